@@ -1,0 +1,21 @@
+//! The hardware model: what a machine is made of, as the planner sees it.
+//!
+//! Owns the vocabulary (`CpuId`, `NodeId`, `Bdf`, `PageSize`, `CpuSet`) and the
+//! plain data of [`Machine`]. It does no I/O: discovery fills it in, the planner
+//! and the map read it. It must never contain a placement decision.
+
+#![forbid(unsafe_code)]
+
+mod cpu_set;
+mod id;
+mod machine;
+mod pci;
+mod size;
+
+pub use cpu_set::{CpuListError, CpuSet};
+pub use id::{CoreId, CpuId, DieId, L3Id, NodeId, PackageId};
+pub use machine::{
+    Core, Cpu, Distances, HugePagePool, KernelFacts, L3Domain, Machine, Node, Package, Power, Source,
+};
+pub use pci::{Bdf, BdfError, PciFunction, PciLink};
+pub use size::{PageSize, PageSizeError};
