@@ -1,1 +1,13 @@
+//! What this node keeps about its guests. For now: the ledger of who holds what.
+//!
+//! Called by the command line on the thread that runs a command; the node's
+//! daemon will own it later. It must never decide a placement: it is told one,
+//! and says whether it still fits beside the others.
 
+#![forbid(unsafe_code)]
+
+mod ledger;
+
+pub use ledger::{
+    DEFAULT_LEDGER_PATH, Holder, Ledger, LedgerDocument, LedgerEntry, LedgerError, Reservation, ReserveError,
+};

@@ -1,0 +1,232 @@
+//! The ledger: the file that says who holds which CPU, page and device.
+//!
+//! Every `pinion` process on a host shares it. A change is made under an exclusive
+//! lock that the kernel gives back when its owner dies; an entry lives as long as
+//! the process it names. It must never be emptied because it cannot be understood.
+
+mod document;
+mod error;
+mod file;
+mod holder;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use pinion_machine::CpuSet;
+use pinion_planner::{Holding, HoldingState, Occupancy};
+
+pub use document::{LedgerDocument, LedgerEntry};
+pub use error::{LedgerError, ReserveError};
+pub use holder::Holder;
+
+/// Where the ledger is unless another is named.
+pub const DEFAULT_LEDGER_PATH: &str = "/run/pinion/ledger.json";
+
+/// A ledger, by its file. Opening one does nothing yet.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    path: PathBuf,
+}
+
+impl Ledger {
+    /// The ledger in a file, which need not exist yet.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Who holds what now, without the entries of dead processes. Takes no lock and
+    /// writes nothing; a missing file is an empty ledger.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unreadable`] or [`LedgerError::Damaged`].
+    pub fn read(&self) -> Result<LedgerDocument, LedgerError> {
+        let mut document = file::read(&self.path)?;
+        document.drop_void();
+        Ok(document)
+    }
+
+    /// Plans and reserves in one step that no other process can come between: `plan` is
+    /// given what is taken, and what it answers is written before the lock is let go.
+    /// The entry is void once `holder` is dead.
+    ///
+    /// # Errors
+    /// What `plan` says, or why the ledger could not be changed.
+    pub fn reserve<T, E: Error + 'static>(
+        &self,
+        holder: Holder,
+        plan: impl FnOnce(&Occupancy) -> Result<(Holding, T), E>,
+    ) -> Result<(Reservation, T), ReserveError<E>> {
+        let lock = file::lock(&self.path)?;
+        let mut document = self.read()?;
+        let (mut holding, answer) = plan(&document.occupancy()).map_err(ReserveError::Plan)?;
+        holding.state = HoldingState::Reserved;
+        refuse_conflicts(&document, &holding)?;
+        let owner = holding.owner.clone();
+        document.holdings.push(LedgerEntry { holding, process: holder.clone(), since: Timestamp::now() });
+        document.generation = document.generation.saturating_add(1);
+        file::write(&self.path, &document, &lock)?;
+        Ok((Reservation { ledger: self.clone(), owner, holder, held: true }, answer))
+    }
+
+    /// Reserves what was planned earlier, provided that nothing was taken since.
+    ///
+    /// # Errors
+    /// [`LedgerError::Changed`] where the generation is another; then plan again.
+    pub fn reserve_planned(
+        &self,
+        holder: Holder,
+        generation: u64,
+        holding: Holding,
+    ) -> Result<Reservation, LedgerError> {
+        let mut found = generation;
+        let planned = self.reserve(holder, |occupancy| {
+            found = occupancy.generation;
+            if found == generation { Ok((holding, ())) } else { Err(Stale) }
+        });
+        match planned {
+            Ok((reservation, ())) => Ok(reservation),
+            Err(ReserveError::Ledger(e)) => Err(e),
+            Err(ReserveError::Plan(Stale)) => Err(LedgerError::Changed { planned: generation, found }),
+        }
+    }
+
+    /// Says which CPUs are never dedicated.
+    ///
+    /// # Errors
+    /// Why the ledger could not be changed.
+    pub fn set_housekeeping(&self, cpus: CpuSet) -> Result<(), LedgerError> {
+        self.change(|document| {
+            document.housekeeping = cpus;
+            Ok(())
+        })
+    }
+
+    /// Reads, changes and writes under the lock; counts the change.
+    fn change(
+        &self,
+        change: impl FnOnce(&mut LedgerDocument) -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        let lock = file::lock(&self.path)?;
+        let mut document = self.read()?;
+        change(&mut document)?;
+        document.generation = document.generation.saturating_add(1);
+        file::write(&self.path, &document, &lock)
+    }
+}
+
+/// What one guest holds, for as long as this lives: dropping it gives it back.
+///
+/// Killing the process leaves the entry behind, void; the next change drops it.
+#[derive(Debug)]
+pub struct Reservation {
+    ledger: Ledger,
+    owner: String,
+    holder: Holder,
+    held: bool,
+}
+
+impl Reservation {
+    /// Hands it to the process that the guest lives in, which is alive now: from here on
+    /// it stands for as long as that process does, whatever becomes of this one.
+    ///
+    /// # Errors
+    /// [`LedgerError::Process`] where there is no such process.
+    pub fn transfer(&mut self, pid: i32) -> Result<(), LedgerError> {
+        let to = Holder::of(pid).map_err(|source| LedgerError::Process { pid, source })?;
+        self.update(|entry| entry.process = to.clone())?;
+        self.holder = to;
+        Ok(())
+    }
+
+    /// Says that its pages are populated, so that the kernel counts them as used.
+    ///
+    /// # Errors
+    /// Why the ledger could not be changed.
+    pub fn commit(&mut self) -> Result<(), LedgerError> {
+        self.update(|entry| entry.holding.state = HoldingState::Committed)
+    }
+
+    /// Gives it back. The guest's process must be gone, or must hold none of it any more.
+    ///
+    /// # Errors
+    /// Why the ledger could not be changed; the entry is then void once the process is dead.
+    pub fn release(mut self) -> Result<(), LedgerError> {
+        self.give_back()
+    }
+
+    fn give_back(&mut self) -> Result<(), LedgerError> {
+        if !std::mem::take(&mut self.held) {
+            return Ok(());
+        }
+        let (owner, holder) = (&self.owner, &self.holder);
+        self.ledger.change(|document| {
+            document.holdings.retain(|e| !(e.holding.owner == *owner && e.process == *holder));
+            Ok(())
+        })
+    }
+
+    fn update(&self, update: impl FnOnce(&mut LedgerEntry)) -> Result<(), LedgerError> {
+        let (owner, holder) = (&self.owner, &self.holder);
+        self.ledger.change(|document| {
+            let mine = |e: &&mut LedgerEntry| e.holding.owner == *owner && e.process == *holder;
+            let entry = document.holdings.iter_mut().find(mine);
+            update(
+                entry.ok_or_else(|| LedgerError::Lost {
+                    path: self.ledger.path.clone(),
+                    owner: owner.clone(),
+                })?,
+            );
+            Ok(())
+        })
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // Nothing to tell anybody here: the entry is void once the process is dead.
+        let _ = self.give_back();
+    }
+}
+
+/// The generation moved on between planning and reserving.
+#[derive(Debug, thiserror::Error)]
+#[error("Stale")]
+struct Stale;
+
+fn refuse_conflicts(document: &LedgerDocument, wanted: &Holding) -> Result<(), LedgerError> {
+    for entry in &document.holdings {
+        let (held, pid) = (&entry.holding, entry.process.pid);
+        let holder = || held.owner.clone();
+        if held.owner == wanted.owner {
+            return Err(LedgerError::AlreadyHeld { owner: holder(), pid });
+        }
+        let cpus = held.cpus.intersection(&wanted.cpus);
+        if !cpus.is_empty() {
+            return Err(LedgerError::CpusHeld { cpus, holder: holder(), pid });
+        }
+        if let Some(&device) = held.devices.iter().find(|d| wanted.devices.contains(d)) {
+            return Err(LedgerError::DeviceHeld { device, holder: holder(), pid });
+        }
+    }
+    Ok(())
+}
+
+impl From<ReserveError<Infallible>> for LedgerError {
+    fn from(error: ReserveError<Infallible>) -> Self {
+        match error {
+            ReserveError::Ledger(e) => e,
+            ReserveError::Plan(never) => match never {},
+        }
+    }
+}
