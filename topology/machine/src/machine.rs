@@ -115,6 +115,27 @@ impl Distances {
         (square && sorted.len() == nodes.len()).then_some(Self { nodes, rows })
     }
 
+    /// The matrix in the order of `nodes`, row by row, with the same defaults as
+    /// [`Distances::between`]: for readers that ask for many pairs.
+    #[must_use]
+    pub fn table(&self, nodes: &[NodeId]) -> Vec<Vec<u32>> {
+        let known: BTreeMap<NodeId, usize> = self.nodes.iter().copied().zip(0..).collect();
+        let index: Vec<Option<usize>> = nodes.iter().map(|n| known.get(n).copied()).collect();
+        let pairs = || nodes.iter().zip(&index);
+        pairs()
+            .map(|(from, row)| {
+                let row = row.and_then(|r| self.rows.get(r));
+                pairs()
+                    .map(|(to, column)| {
+                        row.zip(*column)
+                            .and_then(|(row, c)| row.get(c).copied())
+                            .unwrap_or(if from == to { 10 } else { 20 })
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
     /// Distance from one node to another: 10 to itself and 20 to others where the
     /// machine does not say (the kernel's own defaults).
     #[must_use]
