@@ -23,6 +23,7 @@ fn worker() {
         owner: format!("default/{pid}"),
         state: HoldingState::Reserved,
         cpus: Default::default(),
+        floating: Vec::new(),
         memory: vec![],
         devices: vec![],
     };

@@ -16,6 +16,7 @@ fn holding(owner: &str, cpus: &str) -> Holding {
         owner: owner.into(),
         state: HoldingState::Reserved,
         cpus: cpus.parse().unwrap(),
+        floating: Vec::new(),
         memory: vec![HeldMemory { node: NodeId(0), page_size: PageSize::MIB2, bytes: 2 << 20 }],
         devices: vec![],
     }

@@ -11,7 +11,7 @@ mod placement;
 mod refusal;
 mod request;
 
-pub use occupancy::{HeldMemory, Holding, HoldingState, Occupancy};
+pub use occupancy::{HeldFloating, HeldMemory, Holding, HoldingState, Occupancy};
 pub use placement::{Cell, Device, Emulator, IoThread, Placement, Vcpu};
 pub use refusal::{Holder, Nearest, Refusal, RefusalReason, Shortage};
 pub use request::{

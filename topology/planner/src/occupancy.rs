@@ -1,7 +1,9 @@
 //! What is taken, by whom.
 
-use pinion_machine::{Bdf, CpuSet, NodeId, PageSize};
+use pinion_machine::{Bdf, CpuId, CpuSet, Machine, NodeId, PageSize};
 use serde::{Deserialize, Serialize};
+
+use crate::Placement;
 
 /// What is taken on a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,6 +12,7 @@ pub struct Occupancy {
     /// Counts every change; a reservation made against an older one is refused.
     pub generation: u64,
     /// CPUs of the host, of emulator threads and of movable interrupts. Never dedicated.
+    /// Where none of them is online, [`Occupancy::default_housekeeping`] stands in.
     pub housekeeping: CpuSet,
     /// Who holds what, in the order it was taken.
     pub holdings: Vec<Holding>,
@@ -23,8 +26,12 @@ pub struct Holding {
     pub owner: String,
     /// How far it is.
     pub state: HoldingState,
-    /// Dedicated CPUs of vCPUs and I/O threads.
+    /// Dedicated CPUs of vCPUs and I/O threads. The whole core of each is held: no
+    /// other guest gets its siblings.
     pub cpus: CpuSet,
+    /// CPUs that its shared vCPUs float over, by node; other shared guests may too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub floating: Vec<HeldFloating>,
     /// Memory, by node and page size.
     pub memory: Vec<HeldMemory>,
     /// Passed-through functions.
@@ -52,4 +59,45 @@ pub struct HeldMemory {
     pub page_size: PageSize,
     /// Bytes.
     pub bytes: u64,
+}
+
+/// Shared vCPUs on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldFloating {
+    /// The CPUs they float over.
+    pub cpus: CpuSet,
+    /// How many vCPUs.
+    pub vcpus: u32,
+}
+
+impl Occupancy {
+    /// The housekeeping CPUs of a machine whose ledger does not name any: with isolated
+    /// CPUs, all others that are online; else the first core, siblings included, of the
+    /// lowest node with CPUs.
+    #[must_use]
+    pub fn default_housekeeping(machine: &Machine) -> CpuSet {
+        let online = machine.online();
+        let rest = online.difference(&machine.kernel.isolated);
+        if rest.len() < online.len() && !rest.is_empty() {
+            return rest;
+        }
+        let on_lowest_node = machine.nodes.iter().find_map(|n| n.cpus.first());
+        let first = on_lowest_node.or_else(|| machine.cpus.first().map(|c| c.id));
+        first.map(|cpu| siblings(machine, cpu)).unwrap_or_default()
+    }
+
+    /// What a placed guest takes, as the ledger records it.
+    #[must_use]
+    pub fn holding_of(placement: &Placement, state: HoldingState) -> Holding {
+        placement.holding(state)
+    }
+}
+
+/// The online CPUs of the core of `cpu`, itself included.
+fn siblings(machine: &Machine, cpu: CpuId) -> CpuSet {
+    let core = machine.cpu(cpu).and_then(|c| machine.core(c.core));
+    let mut cpus = core.map(|c| c.cpus.clone()).unwrap_or_default();
+    cpus.insert(cpu);
+    cpus
 }

@@ -6,6 +6,8 @@
 use pinion_machine::{Bdf, CpuId, CpuSet, NodeId, PageSize};
 use serde::{Deserialize, Serialize};
 
+use crate::{HeldFloating, HeldMemory, Holding, HoldingState};
+
 /// Where everything of one VM goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,6 +51,43 @@ pub struct Vcpu {
     /// Whether it runs in a real-time class (`SCHED_FIFO`, priority 1).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub realtime: bool,
+}
+
+impl Placement {
+    /// The CPUs that the guest has to itself: of dedicated vCPUs and I/O threads. An I/O
+    /// thread with none of its own runs on housekeeping CPUs.
+    #[must_use]
+    pub fn dedicated_cpus(&self) -> CpuSet {
+        let own = |t: &&IoThread| t.cpus.is_disjoint(&self.emulator.cpus);
+        let threads = self.io_threads.iter().filter(own).flat_map(|t| t.cpus.iter());
+        self.vcpus.iter().filter_map(|v| v.cpu).chain(threads).collect()
+    }
+
+    /// What the guest takes, as the ledger records it.
+    #[must_use]
+    pub fn holding(&self, state: HoldingState) -> Holding {
+        let mut holding = Holding {
+            owner: self.name.clone(),
+            state,
+            cpus: self.dedicated_cpus(),
+            floating: Vec::new(),
+            memory: Vec::new(),
+            devices: self.devices.iter().map(|d| d.address).collect(),
+        };
+        for cell in &self.cells {
+            let floats = |v: &&Vcpu| v.cell == cell.id && v.cpu.is_none();
+            if let Some(first) = self.vcpus.iter().find(floats) {
+                let vcpus = self.vcpus.iter().filter(floats).map(|_| 1).sum();
+                holding.floating.push(HeldFloating { cpus: first.cpus.clone(), vcpus });
+            }
+            let (node, page_size) = (cell.host_node, cell.page_size_bytes);
+            match holding.memory.iter_mut().find(|m| m.node == node) {
+                Some(held) => held.bytes = held.bytes.saturating_add(cell.memory_bytes),
+                None => holding.memory.push(HeldMemory { node, page_size, bytes: cell.memory_bytes }),
+            }
+        }
+        holding
+    }
 }
 
 impl Vcpu {
