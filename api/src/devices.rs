@@ -1,0 +1,137 @@
+//! `domain.devices`: the guest's devices, but for disks and interfaces.
+
+use crate::disk::Disk;
+use crate::network::Interface;
+use crate::schema::Status::{Only, Part, Planned, Refused, Works};
+
+/// Passed-through devices.
+const PASSTHROUGH: &str = "passed-through devices are not done yet; remove it";
+/// Graphics.
+const GRAPHICS: &str = "the guest has no graphics; its console is serial; remove it";
+/// Input.
+const INPUT: &str = "the guest has no graphics, and so no pointer or keyboard; remove it";
+
+object! {
+    "Devices."
+    Devices {
+        disks "disks": Vec<Disk>, Works(""), "Disks.";
+        interfaces "interfaces": Vec<Interface>, Works(""), "Network interfaces.";
+        rng "rng": Option<Rng>, Works("virtio-rng, fed by the host's generator."), "Entropy source.";
+        autoattach_serial_console "autoattachSerialConsole": Option<bool>, Only(true, "the serial console is the guest's only console"), "Whether there is a serial console.";
+        log_serial_console "logSerialConsole": Option<bool>, Works(""), "Whether what the guest writes to the serial console is logged.";
+        autoattach_graphics_device "autoattachGraphicsDevice": Option<bool>, Only(false, "the guest has no graphics; its console is serial"), "Whether there is a graphics device.";
+        autoattach_mem_balloon "autoattachMemBalloon": Option<bool>, Only(false, "the guest keeps all its memory, so there is no balloon"), "Whether there is a memory balloon.";
+        autoattach_pod_interface "autoattachPodInterface": Option<bool>, Only(false, "there is no pod network on one host; connect a bridge interface to a multus network"), "Whether there is an interface without one being asked for.";
+        autoattach_input_device "autoattachInputDevice": Option<bool>, Planned(INPUT), "Whether there is a pointer.";
+        autoattach_vsock "autoattachVSOCK": Option<bool>, Planned("there is no vsock device yet; remove it"), "Whether there is a vsock device.";
+        disable_hotplug "disableHotplug": Option<bool>, Works("Nothing is hot-plugged either way."), "Whether to do without hot-plug.";
+        use_virtio_transitional "useVirtioTransitional": Option<bool>, Refused("virtio devices are modern (1.0 and later) only; remove it"), "Virtio devices with the legacy interface too.";
+        block_multi_queue "blockMultiQueue": Option<bool>, Planned("a disk has one queue, served by one thread; remove it"), "One queue per vCPU for each disk.";
+        network_interface_multiqueue "networkInterfaceMultiqueue": Option<bool>, Planned("an interface has one pair of queues; remove it"), "One pair of queues per vCPU for each interface.";
+        gpus "gpus": Vec<Gpu>, Planned(PASSTHROUGH), "GPUs.";
+        host_devices "hostDevices": Vec<HostDevice>, Planned(PASSTHROUGH), "Other passed-through devices.";
+        filesystems "filesystems": Vec<Filesystem>, Planned("directories are not shared with the guest yet; use a disk"), "Directories shared by virtio-fs.";
+        watchdog "watchdog": Option<Watchdog>, Planned("there is no watchdog yet; remove it"), "Watchdog.";
+        tpm "tpm": Option<Tpm>, Planned("there is no TPM yet; remove it"), "Trusted platform module.";
+        panic_devices "panicDevices": Vec<PanicDevice>, Planned("there is no panic device yet; remove it"), "Devices that report a guest's panic.";
+        downward_metrics "downwardMetrics": Option<DownwardMetrics>, Planned("the host's metrics are not passed on; remove it"), "Host metrics for the guest.";
+        inputs "inputs": Vec<Input>, Planned(INPUT), "Pointers and keyboards.";
+        video "video": Option<Video>, Planned(GRAPHICS), "Graphics device.";
+        sound "sound": Option<Sound>, Planned("there is no sound; remove it"), "Sound device.";
+        client_passthrough "clientPassthrough": Option<ClientPassthrough>, Planned("there is no USB; remove it"), "USB devices of the viewer.";
+    }
+
+    "Entropy source."
+    Rng {}
+
+    "A GPU."
+    Gpu {
+        name "name": String, Part, "Its name.";
+        device_name "deviceName": Option<String>, Part, "Resource it is.";
+        claim_name "claimName": Option<String>, Part, "Claim it comes from.";
+        request_name "requestName": Option<String>, Part, "Request of the claim.";
+        tag "tag": Option<String>, Part, "Tag told to the guest.";
+        virtual_gpu_options "virtualGPUOptions": Option<VirtualGpuOptions>, Part, "Of a virtual GPU.";
+    }
+
+    "Of a virtual GPU."
+    VirtualGpuOptions {
+        display "display": Option<VirtualGpuDisplay>, Part, "Its display.";
+    }
+
+    "Display of a virtual GPU."
+    VirtualGpuDisplay {
+        enabled "enabled": Option<bool>, Part, "Whether it has one; yes where absent.";
+        ram_fb "ramFB": Option<RamFramebuffer>, Part, "Display before its driver loads.";
+    }
+
+    "Display before the driver loads."
+    RamFramebuffer {
+        enabled "enabled": Option<bool>, Part, "Whether it is on; yes where absent.";
+    }
+
+    "A passed-through device."
+    HostDevice {
+        name "name": String, Part, "Its name.";
+        device_name "deviceName": Option<String>, Part, "Resource it is.";
+        claim_name "claimName": Option<String>, Part, "Claim it comes from.";
+        request_name "requestName": Option<String>, Part, "Request of the claim.";
+        tag "tag": Option<String>, Part, "Tag told to the guest.";
+    }
+
+    "A directory shared with the guest."
+    Filesystem {
+        name "name": String, Part, "Volume it shares.";
+        virtiofs "virtiofs": Virtiofs, Part, "By virtio-fs.";
+    }
+
+    "By virtio-fs."
+    Virtiofs {}
+
+    "A watchdog."
+    Watchdog {
+        name "name": String, Part, "Its name.";
+        i6300esb "i6300esb": Option<WatchdogDevice>, Part, "Intel 6300ESB.";
+        diag288 "diag288": Option<WatchdogDevice>, Part, "Of IBM Z.";
+    }
+
+    "What a watchdog does."
+    WatchdogDevice {
+        action "action": Option<String>, Part, "`poweroff`, `reset` or `shutdown`.";
+    }
+
+    "A trusted platform module."
+    Tpm {
+        enabled "enabled": Option<bool>, Part, "Whether it is there; yes where absent.";
+        persistent "persistent": Option<bool>, Part, "Whether its state outlives the guest.";
+    }
+
+    "A device that reports a guest's panic."
+    PanicDevice {
+        model "model": Option<String>, Part, "`hyperv`, `isa` or `pvpanic`.";
+    }
+
+    "Host metrics for the guest."
+    DownwardMetrics {}
+
+    "A pointer or keyboard."
+    Input {
+        name "name": String, Part, "Its name.";
+        kind "type": String, Part, "`tablet` or `keyboard`.";
+        bus "bus": Option<String>, Part, "`usb` or `virtio`.";
+    }
+
+    "A graphics device."
+    Video {
+        kind "type": Option<String>, Part, "Its model.";
+    }
+
+    "A sound device."
+    Sound {
+        name "name": String, Part, "Its name.";
+        model "model": Option<String>, Part, "`ich9` or `ac97`.";
+    }
+
+    "USB devices of the viewer."
+    ClientPassthrough {}
+}

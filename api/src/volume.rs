@@ -1,0 +1,182 @@
+//! `volumes[]`: what disks hold.
+
+use crate::Quantity;
+use crate::schema::Status::{Part, Planned, Works};
+
+/// Volumes of a cluster.
+const CLUSTER_VOLUME: &str = "it lives in a cluster; use a hostDisk volume";
+/// Objects of a cluster.
+const CLUSTER_OBJECT: &str =
+    "it lives in a cluster; put what the guest needs into cloudInitNoCloud or a hostDisk volume";
+/// Secrets.
+const SECRET: &str = "secrets live in a cluster; give the data here";
+
+object! {
+    "A volume: what a disk holds. Exactly one kind."
+    Volume {
+        name "name": String, Works(""), "Its name, and that of its disk.";
+        host_disk "hostDisk": Option<HostDisk>, Works("raw or qcow2."), "An image or block device of this host.";
+        cloud_init_no_cloud "cloudInitNoCloud": Option<CloudInit>, Works("A generated read-only image."), "Data for cloud-init, as NoCloud.";
+        cloud_init_config_drive "cloudInitConfigDrive": Option<CloudInitDrive>, Planned("use cloudInitNoCloud, which cloud-init reads as well"), "Data for cloud-init, as a config drive.";
+        persistent_volume_claim "persistentVolumeClaim": Option<ClaimVolume>, Planned(CLUSTER_VOLUME), "A persistent volume claim.";
+        data_volume "dataVolume": Option<DataVolume>, Planned(CLUSTER_VOLUME), "A data volume.";
+        container_disk "containerDisk": Option<ContainerDisk>, Planned("images are not pulled from a registry yet; use a hostDisk volume"), "A disk inside a container image.";
+        ephemeral "ephemeral": Option<Ephemeral>, Planned(CLUSTER_VOLUME), "A claim, changes to which are thrown away.";
+        empty_disk "emptyDisk": Option<EmptyDisk>, Planned("use a hostDisk volume of type DiskOrCreate"), "An empty disk that goes with the guest.";
+        sysprep "sysprep": Option<Sysprep>, Planned("Windows is not set up yet; remove it"), "Answers for Windows set-up.";
+        config_map "configMap": Option<ConfigMapVolume>, Planned(CLUSTER_OBJECT), "A config map as a disk.";
+        secret "secret": Option<SecretVolume>, Planned(CLUSTER_OBJECT), "A secret as a disk.";
+        downward_api "downwardAPI": Option<DownwardApi>, Planned(CLUSTER_OBJECT), "Fields of the pod as a disk.";
+        service_account "serviceAccount": Option<ServiceAccountVolume>, Planned(CLUSTER_OBJECT), "A service account as a disk.";
+        downward_metrics "downwardMetrics": Option<DownwardMetricsVolume>, Planned("the host's metrics are not passed on; remove it"), "Host metrics as a disk.";
+        memory_dump "memoryDump": Option<ClaimVolume>, Planned("memory dumps are not done yet; remove it"), "Where memory is dumped to.";
+        container_path "containerPath": Option<ContainerPath>, Planned("directories are not shared with the guest yet; use a disk"), "A directory of the pod.";
+    }
+
+    "An image or block device of this host."
+    HostDisk {
+        path "path": String, Works("Absolute, without `..`."), "Its path.";
+        kind "type": HostDiskType, Works(""), "Whether it may be made.";
+        capacity "capacity": Option<Quantity>, Works("Needed with `DiskOrCreate`; refused with `Disk`, whose size is its own."), "Its size when it is made.";
+        shared "shared": Option<bool>, Works("About several nodes; nothing to do on one host."), "Whether its path is the same on every node.";
+    }
+
+    "Data for cloud-init."
+    CloudInit {
+        user_data "userData": Option<String>, Works("At most 1 MiB."), "User data.";
+        user_data_base64 "userDataBase64": Option<String>, Works("At most 1 MiB."), "User data, in base64.";
+        network_data "networkData": Option<String>, Works("At most 1 MiB."), "Network data.";
+        network_data_base64 "networkDataBase64": Option<String>, Works("At most 1 MiB."), "Network data, in base64.";
+        secret_ref "secretRef": Option<LocalReference>, Planned(SECRET), "Secret with user data.";
+        network_data_secret_ref "networkDataSecretRef": Option<LocalReference>, Planned(SECRET), "Secret with network data.";
+    }
+
+    "Data for cloud-init, as a config drive."
+    CloudInitDrive {
+        user_data "userData": Option<String>, Part, "User data.";
+        user_data_base64 "userDataBase64": Option<String>, Part, "User data, in base64.";
+        network_data "networkData": Option<String>, Part, "Network data.";
+        network_data_base64 "networkDataBase64": Option<String>, Part, "Network data, in base64.";
+        secret_ref "secretRef": Option<LocalReference>, Part, "Secret with user data.";
+        network_data_secret_ref "networkDataSecretRef": Option<LocalReference>, Part, "Secret with network data.";
+    }
+
+    "An object of the same namespace."
+    LocalReference {
+        name "name": Option<String>, Part, "Its name.";
+    }
+
+    "A persistent volume claim."
+    ClaimVolume {
+        claim_name "claimName": String, Part, "Its name.";
+        read_only "readOnly": Option<bool>, Part, "Whether it is only read.";
+        hotpluggable "hotpluggable": Option<bool>, Part, "Whether it can be unplugged.";
+    }
+
+    "A data volume."
+    DataVolume {
+        name "name": String, Part, "Its name.";
+        hotpluggable "hotpluggable": Option<bool>, Part, "Whether it can be unplugged.";
+    }
+
+    "A disk inside a container image."
+    ContainerDisk {
+        image "image": String, Part, "The image.";
+        path "path": Option<String>, Part, "The disk inside it.";
+        image_pull_policy "imagePullPolicy": Option<String>, Part, "When it is pulled.";
+        image_pull_secret "imagePullSecret": Option<String>, Part, "Credentials of the registry.";
+    }
+
+    "A claim, changes to which are thrown away."
+    Ephemeral {
+        persistent_volume_claim "persistentVolumeClaim": Option<EphemeralClaim>, Part, "The claim.";
+    }
+
+    "The claim under an ephemeral volume."
+    EphemeralClaim {
+        claim_name "claimName": String, Part, "Its name.";
+        read_only "readOnly": Option<bool>, Part, "Whether it is only read.";
+    }
+
+    "An empty disk."
+    EmptyDisk {
+        capacity "capacity": Quantity, Part, "Its size.";
+    }
+
+    "Answers for Windows set-up."
+    Sysprep {
+        config_map "configMap": Option<LocalReference>, Part, "In a config map.";
+        secret "secret": Option<LocalReference>, Part, "In a secret.";
+    }
+
+    "A config map as a disk."
+    ConfigMapVolume {
+        name "name": Option<String>, Part, "Its name.";
+        optional "optional": Option<bool>, Part, "Whether it may be missing.";
+        volume_label "volumeLabel": Option<String>, Part, "Label of the disk.";
+    }
+
+    "A secret as a disk."
+    SecretVolume {
+        secret_name "secretName": Option<String>, Part, "Its name.";
+        optional "optional": Option<bool>, Part, "Whether it may be missing.";
+        volume_label "volumeLabel": Option<String>, Part, "Label of the disk.";
+    }
+
+    "Fields of the pod as a disk."
+    DownwardApi {
+        fields "fields": Vec<DownwardApiFile>, Part, "Its files.";
+        volume_label "volumeLabel": Option<String>, Part, "Label of the disk.";
+    }
+
+    "A file with a field of the pod."
+    DownwardApiFile {
+        path "path": String, Part, "Name of the file.";
+        field_ref "fieldRef": Option<ObjectFieldRef>, Part, "A field.";
+        resource_field_ref "resourceFieldRef": Option<ResourceFieldRef>, Part, "A resource.";
+        mode "mode": Option<i32>, Part, "Mode of the file.";
+    }
+
+    "A field of the pod."
+    ObjectFieldRef {
+        api_version "apiVersion": Option<String>, Part, "API version of the path.";
+        field_path "fieldPath": String, Part, "Its path.";
+    }
+
+    "A resource of the pod."
+    ResourceFieldRef {
+        container_name "containerName": Option<String>, Part, "Of which container.";
+        resource "resource": String, Part, "Which.";
+        divisor "divisor": Option<Quantity>, Part, "In which unit.";
+    }
+
+    "A service account as a disk."
+    ServiceAccountVolume {
+        service_account_name "serviceAccountName": Option<String>, Part, "Its name.";
+    }
+
+    "Host metrics as a disk."
+    DownwardMetricsVolume {}
+
+    "A directory of the pod."
+    ContainerPath {
+        path "path": String, Part, "Its path.";
+        read_only "readOnly": Option<bool>, Part, "Whether it is only read; yes where absent.";
+    }
+
+    "A volume for dumps and backups."
+    UtilityVolume {
+        name "name": String, Part, "Its name.";
+        claim_name "claimName": String, Part, "The claim.";
+        kind "type": Option<String>, Part, "`MemoryDump` or `Backup`.";
+        read_only "readOnly": Option<bool>, Part, "Whether it is only read.";
+    }
+}
+
+choice! {
+    "Whether an image may be made."
+    HostDiskType {
+        Disk "Disk", Works(""), "It must exist.";
+        DiskOrCreate "DiskOrCreate", Works("Made as a sparse raw image."), "It is made if it does not exist.";
+    }
+}
