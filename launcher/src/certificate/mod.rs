@@ -1,0 +1,27 @@
+//! The certificate: what the kernel says of where a guest's threads and pages are,
+//! held against the placement.
+//!
+//! Owns its document, the reading of `/proc`, the judgement and the file. Called by
+//! the launcher before and while its guest runs, and by whoever audits a guest from
+//! outside. It must never decide a placement.
+
+mod audit;
+mod census;
+mod document;
+mod judge;
+mod observe;
+mod plan;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use audit::{Auditor, Checked, Depth, Repair, RepairResult, Repaired};
+pub use census::{Census, CensusError, Mappings, Range};
+pub use document::{
+    API_VERSION, CellFacts, Certificate, Check, DeviceFacts, Item, KIND, Role, Scheduling, ThreadFacts,
+    Verdict,
+};
+pub use judge::{Reading, judge};
+pub use observe::{MemoryObservation, Observation, Subjects, observe_memory, observe_threads};
+pub use plan::{Plan, PlannedCell, PlannedThread};
+pub use store::{StoreError, write};

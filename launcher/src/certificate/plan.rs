@@ -1,0 +1,93 @@
+//! What a certificate is held against: the placement, thread by thread and cell by cell. Pure data.
+
+use std::collections::BTreeMap;
+
+use pinion_machine::{CpuSet, NodeId, PageSize};
+use pinion_planner::Placement;
+
+use super::document::{Role, Scheduling};
+
+/// What was planned for one guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// `namespace/name` of the VM.
+    pub name: String,
+    /// vCPU and I/O threads.
+    pub threads: BTreeMap<Role, PlannedThread>,
+    /// Where every other thread belongs; empty where the placement does not say.
+    pub emulator: CpuSet,
+    /// Memory of the cells.
+    pub cells: Vec<PlannedCell>,
+    /// Whether no page may be swapped out.
+    pub locked: bool,
+}
+
+/// A thread's plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedThread {
+    /// The CPUs it may run on, all of them.
+    pub cpus: CpuSet,
+    /// Its scheduling class.
+    pub scheduling: Scheduling,
+}
+
+/// A cell's plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedCell {
+    /// The cell.
+    pub id: u32,
+    /// Host node of all its pages.
+    pub host_node: NodeId,
+    /// Size of its pages.
+    pub page_size: PageSize,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl PlannedCell {
+    /// How many pages it takes.
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        self.bytes.div_ceil(self.page_size.bytes())
+    }
+}
+
+impl Plan {
+    /// What a placement promises. Memory is locked where a vCPU is real-time.
+    #[must_use]
+    pub fn of(placement: &Placement) -> Self {
+        let vcpus = placement.vcpus.iter().map(|vcpu| {
+            let scheduling = if vcpu.realtime { Scheduling::FIFO_1 } else { Scheduling::OTHER };
+            (Role::Vcpu(vcpu.id), PlannedThread { cpus: vcpu.allowed(), scheduling })
+        });
+        let io = placement.io_threads.iter().map(|thread| {
+            let planned = PlannedThread { cpus: thread.cpus.clone(), scheduling: Scheduling::OTHER };
+            (Role::IoThread(thread.id), planned)
+        });
+        let cells = placement.cells.iter().map(|cell| PlannedCell {
+            id: cell.id,
+            host_node: cell.host_node,
+            page_size: cell.page_size_bytes,
+            bytes: cell.memory_bytes,
+        });
+        Self {
+            name: placement.name.clone(),
+            threads: vcpus.chain(io).collect(),
+            emulator: placement.emulator.cpus.clone(),
+            cells: cells.collect(),
+            locked: placement.vcpus.iter().any(|v| v.realtime),
+        }
+    }
+
+    /// The plan of a thread, by what it is for.
+    #[must_use]
+    pub fn thread(&self, role: Role) -> Option<PlannedThread> {
+        match role {
+            Role::Emulator if self.emulator.is_empty() => None,
+            Role::Emulator => {
+                Some(PlannedThread { cpus: self.emulator.clone(), scheduling: Scheduling::OTHER })
+            }
+            known => self.threads.get(&known).cloned(),
+        }
+    }
+}
