@@ -16,6 +16,43 @@ pub trait BusDevice: Send + fmt::Debug {
     fn write(&mut self, offset: u64, data: &[u8]);
 }
 
+/// A device that does its own locking: accesses from several vCPUs may run at once.
+///
+/// Offsets and rules are those of [`BusDevice`].
+pub trait SharedBusDevice: Send + Sync + fmt::Debug {
+    /// Fills `data` from `offset`.
+    fn read(&self, offset: u64, data: &mut [u8]);
+
+    /// Takes `data` at `offset`.
+    fn write(&self, offset: u64, data: &[u8]);
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    Locked(Arc<Mutex<dyn BusDevice>>),
+    Shared(Arc<dyn SharedBusDevice>),
+}
+
+impl Target {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        match self {
+            Self::Locked(device) => {
+                device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
+            }
+            Self::Shared(device) => device.read(offset, data),
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        match self {
+            Self::Locked(device) => {
+                device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+            }
+            Self::Shared(device) => device.write(offset, data),
+        }
+    }
+}
+
 /// A range of addresses, in the bus's own space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BusRange {
@@ -48,7 +85,8 @@ pub enum BusError {
     },
 }
 
-type Entry = (u64, Arc<Mutex<dyn BusDevice>>);
+/// Length and device.
+type Entry = (u64, Target);
 
 /// A bus of ports or of guest physical addresses.
 #[derive(Debug, Default)]
@@ -68,6 +106,18 @@ impl Bus {
     /// # Errors
     /// [`BusError`] when the range is empty, wraps or overlaps; nothing is changed then.
     pub fn register(&self, range: BusRange, device: Arc<Mutex<dyn BusDevice>>) -> Result<(), BusError> {
+        self.insert(range, Target::Locked(device))
+    }
+
+    /// Puts a device that does its own locking at a range.
+    ///
+    /// # Errors
+    /// As [`Bus::register`].
+    pub fn register_shared(&self, range: BusRange, device: Arc<dyn SharedBusDevice>) -> Result<(), BusError> {
+        self.insert(range, Target::Shared(device))
+    }
+
+    fn insert(&self, range: BusRange, target: Target) -> Result<(), BusError> {
         let BusRange { base, len } = range;
         let last =
             len.checked_sub(1).and_then(|l| base.checked_add(l)).ok_or(BusError::BadRange { base, len })?;
@@ -77,7 +127,7 @@ impl Bus {
         {
             return Err(BusError::Overlap { base, len, other });
         }
-        devices.insert(base, (len, device));
+        devices.insert(base, (len, target));
         Ok(())
     }
 
@@ -89,9 +139,7 @@ impl Bus {
     /// Reads; what nobody serves, or an access across the end of a device, reads as all ones.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         match self.find(address, data.len()) {
-            Some((device, offset)) => {
-                device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
-            }
+            Some((device, offset)) => device.read(offset, data),
             None => data.fill(0xff),
         }
     }
@@ -99,16 +147,16 @@ impl Bus {
     /// Writes; what nobody serves is dropped.
     pub fn write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.find(address, data.len()) {
-            device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+            device.write(offset, data);
         }
     }
 
-    fn find(&self, address: u64, len: usize) -> Option<(Arc<Mutex<dyn BusDevice>>, u64)> {
+    fn find(&self, address: u64, len: usize) -> Option<(Target, u64)> {
         let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
         let (&base, (range, device)) = devices.range(..=address).next_back()?;
         let offset = address - base;
         let end = offset.checked_add(u64::try_from(len).ok()?)?;
-        (end <= *range).then(|| (Arc::clone(device), offset))
+        (end <= *range).then(|| (device.clone(), offset))
     }
 }
 
@@ -147,6 +195,25 @@ mod tests {
         assert_eq!(read(&bus, 0x14), 100);
         bus.write(0x10, &[9]);
         assert_eq!(read(&bus, 0x10), 9);
+    }
+
+    #[derive(Debug)]
+    struct Shared;
+
+    impl SharedBusDevice for Shared {
+        fn read(&self, _offset: u64, data: &mut [u8]) {
+            data.fill(0x5a);
+        }
+        fn write(&self, _offset: u64, _data: &[u8]) {}
+    }
+
+    #[test]
+    fn a_shared_device_stands_beside_a_locked_one() {
+        let bus = Bus::new();
+        bus.register(BusRange { base: 0x10, len: 4 }, device(1)).unwrap();
+        bus.register_shared(BusRange { base: 0x14, len: 4 }, Arc::new(Shared)).unwrap();
+        bus.write(0x14, &[3]);
+        assert_eq!((read(&bus, 0x10), read(&bus, 0x17)), (1, 0x5a));
     }
 
     #[test]

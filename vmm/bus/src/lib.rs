@@ -12,5 +12,5 @@ mod bus;
 mod interrupt;
 
 pub use address::{Gpa, Gsi, Hva, MemSlot, Port};
-pub use bus::{Bus, BusDevice, BusError, BusRange};
+pub use bus::{Bus, BusDevice, BusError, BusRange, SharedBusDevice};
 pub use interrupt::{DoorbellAddress, Doorbells, InterruptError, MsiMessage, MsiRouter};
