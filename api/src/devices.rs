@@ -5,7 +5,7 @@ use crate::network::Interface;
 use crate::schema::Status::{Only, Part, Planned, Refused, Works};
 
 /// Passed-through devices.
-const PASSTHROUGH: &str = "passed-through devices are not done yet; remove it";
+const PASSTHROUGH: &str = "passed-through devices are not done; remove it";
 /// Graphics.
 const GRAPHICS: &str = "the guest has no graphics; its console is serial; remove it";
 /// Input.
@@ -23,17 +23,17 @@ object! {
         autoattach_mem_balloon "autoattachMemBalloon": Option<bool>, Only(false, "the guest keeps all its memory, so there is no balloon"), "Whether there is a memory balloon.";
         autoattach_pod_interface "autoattachPodInterface": Option<bool>, Only(false, "there is no pod network on one host; connect a bridge interface to a multus network"), "Whether there is an interface without one being asked for.";
         autoattach_input_device "autoattachInputDevice": Option<bool>, Planned(INPUT), "Whether there is a pointer.";
-        autoattach_vsock "autoattachVSOCK": Option<bool>, Planned("there is no vsock device yet; remove it"), "Whether there is a vsock device.";
+        autoattach_vsock "autoattachVSOCK": Option<bool>, Planned("there is no vsock device; remove it"), "Whether there is a vsock device.";
         disable_hotplug "disableHotplug": Option<bool>, Works("Nothing is hot-plugged either way."), "Whether to do without hot-plug.";
         use_virtio_transitional "useVirtioTransitional": Option<bool>, Refused("virtio devices are modern (1.0 and later) only; remove it"), "Virtio devices with the legacy interface too.";
         block_multi_queue "blockMultiQueue": Option<bool>, Planned("a disk has one queue, served by one thread; remove it"), "One queue per vCPU for each disk.";
         network_interface_multiqueue "networkInterfaceMultiqueue": Option<bool>, Planned("an interface has one pair of queues; remove it"), "One pair of queues per vCPU for each interface.";
         gpus "gpus": Vec<Gpu>, Planned(PASSTHROUGH), "GPUs.";
         host_devices "hostDevices": Vec<HostDevice>, Planned(PASSTHROUGH), "Other passed-through devices.";
-        filesystems "filesystems": Vec<Filesystem>, Planned("directories are not shared with the guest yet; use a disk"), "Directories shared by virtio-fs.";
-        watchdog "watchdog": Option<Watchdog>, Planned("there is no watchdog yet; remove it"), "Watchdog.";
-        tpm "tpm": Option<Tpm>, Planned("there is no TPM yet; remove it"), "Trusted platform module.";
-        panic_devices "panicDevices": Vec<PanicDevice>, Planned("there is no panic device yet; remove it"), "Devices that report a guest's panic.";
+        filesystems "filesystems": Vec<Filesystem>, Planned("directories are not shared with the guest; use a disk"), "Directories shared by virtio-fs.";
+        watchdog "watchdog": Option<Watchdog>, Planned("there is no watchdog; remove it"), "Watchdog.";
+        tpm "tpm": Option<Tpm>, Planned("there is no TPM; remove it"), "Trusted platform module.";
+        panic_devices "panicDevices": Vec<PanicDevice>, Planned("there is no panic device; remove it"), "Devices that report a guest's panic.";
         downward_metrics "downwardMetrics": Option<DownwardMetrics>, Planned("the host's metrics are not passed on; remove it"), "Host metrics for the guest.";
         inputs "inputs": Vec<Input>, Planned(INPUT), "Pointers and keyboards.";
         video "video": Option<Video>, Planned(GRAPHICS), "Graphics device.";

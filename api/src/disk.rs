@@ -20,7 +20,7 @@ object! {
         error_policy "errorPolicy": Option<ErrorPolicy>, Works(""), "What an I/O error does; `report` where absent.";
         boot_order "bootOrder": Option<u32>, Planned("the kernel comes from firmware.kernelBoot, so nothing boots from a disk; remove it"), "When it is tried by the firmware.";
         io "io": Option<String>, Planned("the host's I/O interface is not chosen per disk; remove it"), "How the host does I/O.";
-        tag "tag": Option<String>, Planned("device tags are not told to the guest yet; remove it"), "Tag told to the guest.";
+        tag "tag": Option<String>, Planned("device tags are not told to the guest; remove it"), "Tag told to the guest.";
         block_size "blockSize": Option<BlockSize>, Planned("the block size is that of the image; remove it"), "Block size the guest sees.";
         shareable "shareable": Option<bool>, Planned("an image is locked by the guest that writes it; remove it"), "Whether several guests may use it.";
         changed_block_tracking "changedBlockTracking": Option<bool>, Planned("changed blocks are not tracked; remove it"), "Whether changed blocks are tracked.";

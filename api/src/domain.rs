@@ -12,7 +12,7 @@ use crate::memory::Memory;
 use crate::schema::Status::{Part, Planned, Works};
 
 /// Confidential guests.
-const CONFIDENTIAL: &str = "confidential guests are not done yet; remove it";
+const CONFIDENTIAL: &str = "confidential guests are not done; remove it";
 
 object! {
     "The guest's hardware."
@@ -29,7 +29,7 @@ object! {
         devices "devices": Devices, Works(""), "Devices.";
         reboot_policy "rebootPolicy": Option<RebootPolicy>, Works(""), "What a reboot does.";
         launch_security "launchSecurity": Option<LaunchSecurity>, Planned(CONFIDENTIAL), "Confidential guest.";
-        chassis "chassis": Option<Chassis>, Planned("the guest has no SMBIOS tables yet; remove it"), "Chassis in the SMBIOS tables.";
+        chassis "chassis": Option<Chassis>, Planned("the guest has no SMBIOS tables; remove it"), "Chassis in the SMBIOS tables.";
     }
 
     "Resources in Kubernetes' terms."

@@ -6,11 +6,11 @@ use crate::schema::Status::{Part, Planned, Works};
 
 /// No firmware.
 const FIRMWARE: &str =
-    "there is no firmware yet: the kernel is booted directly from firmware.kernelBoot; remove it";
+    "the kernel is booted directly from firmware.kernelBoot; remove it";
 /// No registry.
-const REGISTRY: &str = "images are not pulled from a registry yet; remove it";
+const REGISTRY: &str = "images are not pulled from a registry; remove it";
 /// No tables.
-const SMBIOS: &str = "the guest has no SMBIOS tables yet; remove it";
+const SMBIOS: &str = "the guest has no SMBIOS tables; remove it";
 
 object! {
     "How the guest boots."
@@ -19,7 +19,7 @@ object! {
         serial "serial": Option<String>, Planned(SMBIOS), "Serial number in the SMBIOS tables.";
         kernel_boot "kernelBoot": Option<KernelBoot>, Works("Required: the kernel is booted directly."), "Kernel to boot.";
         bootloader "bootloader": Option<Bootloader>, Planned(FIRMWARE), "Firmware that finds the kernel.";
-        acpi "acpi": Option<FirmwareAcpi>, Planned("Windows licence tables are not passed on yet; remove it"), "ACPI tables to add.";
+        acpi "acpi": Option<FirmwareAcpi>, Planned("Windows licence tables are not passed on; remove it"), "ACPI tables to add.";
     }
 
     "Kernel to boot."

@@ -25,7 +25,7 @@ object! {
         model "model": Option<InterfaceModel>, Works(""), "Its model; `virtio` where absent.";
         state "state": Option<InterfaceState>, Works(""), "State of its link; `up` where absent.";
         masquerade "masquerade": Option<MasqueradeBinding>, Planned(POD_NETWORK), "Behind the pod's address.";
-        sriov "sriov": Option<SriovBinding>, Planned("passed-through devices are not done yet; use bridge"), "A virtual function of a network card.";
+        sriov "sriov": Option<SriovBinding>, Planned("passed-through devices are not done; use bridge"), "A virtual function of a network card.";
         passt_binding "passtBinding": Option<PasstBinding>, Planned(POD_NETWORK), "By passt.";
         binding "binding": Option<PluginBinding>, Planned("binding plug-ins live in a cluster; use bridge"), "By a plug-in.";
         slirp "slirp": Option<SlirpBinding>, Refused(GONE), "By a user-mode stack.";
@@ -37,7 +37,7 @@ object! {
         boot_order "bootOrder": Option<u32>, Planned("the kernel comes from firmware.kernelBoot, so nothing boots from the network; remove it"), "When it is tried by the firmware.";
         pci_address "pciAddress": Option<String>, Planned(SLOT), "Its PCI slot.";
         acpi_index "acpiIndex": Option<i64>, Planned("devices are named by their PCI slots; remove it"), "Its index in the ACPI tables.";
-        tag "tag": Option<String>, Planned("device tags are not told to the guest yet; remove it"), "Tag told to the guest.";
+        tag "tag": Option<String>, Planned("device tags are not told to the guest; remove it"), "Tag told to the guest.";
     }
 
     "Connected to a bridge."
@@ -99,7 +99,7 @@ object! {
         name "name": String, Works(""), "Its name.";
         multus "multus": Option<MultusNetwork>, Works(""), "A network by name.";
         pod "pod": Option<PodNetwork>, Planned(POD_NETWORK), "The pod network.";
-        resource_claim "resourceClaim": Option<NetworkClaim>, Planned("dynamic resource allocation is not done yet; use a multus network"), "A device of a claim.";
+        resource_claim "resourceClaim": Option<NetworkClaim>, Planned("dynamic resource allocation is not done; use a multus network"), "A device of a claim.";
     }
 
     "A network by name."

@@ -17,9 +17,9 @@ const CLUSTER: &str = "it chooses among the nodes of a cluster; on one host remo
 /// The pod around a guest.
 const POD: &str = "it is about the pod around the guest, and on one host there is none; remove it";
 /// Probes.
-const PROBE: &str = "nothing probes the guest yet; remove it";
+const PROBE: &str = "nothing probes the guest; remove it";
 /// Claims.
-const CLAIMS: &str = "dynamic resource allocation is not done yet; remove it";
+const CLAIMS: &str = "dynamic resource allocation is not done; remove it";
 
 object! {
     "A virtual machine instance: one guest."
@@ -51,7 +51,7 @@ object! {
         subdomain "subdomain": Option<String>, Planned(POD), "Domain of its name in the cluster.";
         dns_policy "dnsPolicy": Option<String>, Planned(POD), "Where its pod gets name resolution from.";
         dns_config "dnsConfig": Option<DnsConfig>, Planned(POD), "Name resolution of its pod.";
-        utility_volumes "utilityVolumes": Vec<UtilityVolume>, Planned("memory dumps and backups are not done yet; remove it"), "Volumes for dumps and backups.";
+        utility_volumes "utilityVolumes": Vec<UtilityVolume>, Planned("memory dumps and backups are not done; remove it"), "Volumes for dumps and backups.";
         access_credentials "accessCredentials": Vec<AccessCredential>, Planned("secrets live in a cluster; put keys and passwords into cloudInitNoCloud user data"), "Keys and passwords put into the guest.";
         liveness_probe "livenessProbe": Option<Probe>, Planned(PROBE), "Whether it must be started again.";
         readiness_probe "readinessProbe": Option<Probe>, Planned(PROBE), "Whether it can serve.";

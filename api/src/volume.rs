@@ -20,17 +20,17 @@ object! {
         cloud_init_config_drive "cloudInitConfigDrive": Option<CloudInitDrive>, Planned("use cloudInitNoCloud, which cloud-init reads as well"), "Data for cloud-init, as a config drive.";
         persistent_volume_claim "persistentVolumeClaim": Option<ClaimVolume>, Planned(CLUSTER_VOLUME), "A persistent volume claim.";
         data_volume "dataVolume": Option<DataVolume>, Planned(CLUSTER_VOLUME), "A data volume.";
-        container_disk "containerDisk": Option<ContainerDisk>, Planned("images are not pulled from a registry yet; use a hostDisk volume"), "A disk inside a container image.";
+        container_disk "containerDisk": Option<ContainerDisk>, Planned("images are not pulled from a registry; use a hostDisk volume"), "A disk inside a container image.";
         ephemeral "ephemeral": Option<Ephemeral>, Planned(CLUSTER_VOLUME), "A claim, changes to which are thrown away.";
         empty_disk "emptyDisk": Option<EmptyDisk>, Planned("use a hostDisk volume of type DiskOrCreate"), "An empty disk that goes with the guest.";
-        sysprep "sysprep": Option<Sysprep>, Planned("Windows is not set up yet; remove it"), "Answers for Windows set-up.";
+        sysprep "sysprep": Option<Sysprep>, Planned("Windows is not set up; remove it"), "Answers for Windows set-up.";
         config_map "configMap": Option<ConfigMapVolume>, Planned(CLUSTER_OBJECT), "A config map as a disk.";
         secret "secret": Option<SecretVolume>, Planned(CLUSTER_OBJECT), "A secret as a disk.";
         downward_api "downwardAPI": Option<DownwardApi>, Planned(CLUSTER_OBJECT), "Fields of the pod as a disk.";
         service_account "serviceAccount": Option<ServiceAccountVolume>, Planned(CLUSTER_OBJECT), "A service account as a disk.";
         downward_metrics "downwardMetrics": Option<DownwardMetricsVolume>, Planned("the host's metrics are not passed on; remove it"), "Host metrics as a disk.";
-        memory_dump "memoryDump": Option<ClaimVolume>, Planned("memory dumps are not done yet; remove it"), "Where memory is dumped to.";
-        container_path "containerPath": Option<ContainerPath>, Planned("directories are not shared with the guest yet; use a disk"), "A directory of the pod.";
+        memory_dump "memoryDump": Option<ClaimVolume>, Planned("memory dumps are not done; remove it"), "Where memory is dumped to.";
+        container_path "containerPath": Option<ContainerPath>, Planned("directories are not shared with the guest; use a disk"), "A directory of the pod.";
     }
 
     "An image or block device of this host."

@@ -1,0 +1,241 @@
+//! Text to documents: what the command line and admission call.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use crate::VirtualMachine;
+use crate::VirtualMachineInstance;
+use crate::defaults;
+use crate::node::{Node, Value};
+use crate::path::FieldPath;
+use crate::problem::{DocumentName, Finding, Findings, Problem, ProblemCode, Problems};
+use crate::read;
+use crate::schema::{Schema, Type};
+use crate::validate;
+use crate::yaml::{self, RawDocument};
+
+/// Largest file that is read, bytes.
+pub const LARGEST_FILE: usize = 16 << 20;
+/// The API version of every document.
+pub const API_VERSION: &str = "kubevirt.io/v1";
+/// Kinds of KubeVirt that are known and not read.
+const OTHER_KINDS: [&str; 6] = [
+    "VirtualMachineInstanceReplicaSet",
+    "VirtualMachineInstanceMigration",
+    "VirtualMachineInstancePreset",
+    "VirtualMachinePool",
+    "VirtualMachineClone",
+    "KubeVirt",
+];
+
+/// A document that can be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// A virtual machine.
+    VirtualMachine(Box<VirtualMachine>),
+    /// A virtual machine instance.
+    VirtualMachineInstance(Box<VirtualMachineInstance>),
+}
+
+impl Document {
+    /// The instance it makes, with every default filled in.
+    #[must_use]
+    pub fn into_instance(self) -> VirtualMachineInstance {
+        let mut instance = match self {
+            Self::VirtualMachine(machine) => machine.into_instance(),
+            Self::VirtualMachineInstance(instance) => *instance,
+        };
+        defaults::fill_in(&mut instance);
+        instance
+    }
+}
+
+/// Reads a file: YAML or JSON, one document or several, each a `VirtualMachine`, a
+/// `VirtualMachineInstance` or a `List` of them.
+///
+/// # Errors
+/// Every problem of the file at once; then nothing of it is returned.
+pub fn parse(input: impl AsRef<[u8]>) -> Result<Vec<Document>, Problems> {
+    let text = text(input.as_ref())?;
+    let mut problems = Vec::new();
+    let mut documents = Vec::new();
+    for (index, raw) in yaml::documents(text).into_iter().enumerate() {
+        let mut reading = Reading { index, documents: &mut documents, problems: &mut problems };
+        reading.raw(raw);
+    }
+    Problems::check(problems)?;
+    if documents.is_empty() {
+        let message = "The file holds no document: it needs a VirtualMachine or VirtualMachineInstance";
+        return Err(Problems::one(ProblemCode::Empty, message.to_owned(), None));
+    }
+    Ok(documents)
+}
+
+/// The text of a file, if it can be one of a spec.
+fn text(input: &[u8]) -> Result<&str, Problems> {
+    if input.len() > LARGEST_FILE {
+        let message = format!(
+            "The file has {} bytes; a VM spec has at most {LARGEST_FILE}. Is this the spec, or a disk image?",
+            input.len()
+        );
+        return Err(Problems::one(ProblemCode::TooLarge, message, None));
+    }
+    let input = input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input);
+    let text = std::str::from_utf8(input).map_err(|error| {
+        let message = format!("The file is not text: byte {} is not UTF-8", error.valid_up_to());
+        Problems::one(ProblemCode::NotText, message, None)
+    })?;
+    if let Some(at) = text.find('\0') {
+        let message = format!("The file is not text: byte {at} is zero");
+        return Err(Problems::one(ProblemCode::NotText, message, None));
+    }
+    Ok(text)
+}
+
+/// Reads one document of a file.
+struct Reading<'a> {
+    index: usize,
+    documents: &'a mut Vec<Document>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reading<'_> {
+    fn raw(&mut self, raw: RawDocument) {
+        match raw {
+            Ok(node) => self.node(&node, &FieldPath::root()),
+            Err(raw) => {
+                let document = DocumentName { index: self.index, ..DocumentName::default() };
+                let path = FieldPath::root();
+                let (code, message, position) = (raw.code, raw.message, raw.at);
+                self.problems.push(Problem { document, path, code, message, position });
+            }
+        }
+    }
+
+    fn node(&mut self, node: &Node, prefix: &FieldPath) {
+        let kind = node.get("kind").and_then(|entry| entry.value.text());
+        let version = node.get("apiVersion").and_then(|entry| entry.value.text());
+        if (version, kind) == (Some("v1"), Some("List"))
+            && let Some(Value::List(items)) = node.get("items").map(|entry| &entry.value.value)
+        {
+            for (index, item) in items.iter().enumerate() {
+                self.node(item, &prefix.field("items").index(index));
+            }
+            return;
+        }
+        match (version, kind) {
+            (Some(API_VERSION), Some("VirtualMachine")) => {
+                let rules = validate::virtual_machine;
+                let machine = self.typed::<VirtualMachine>(node, prefix, rules);
+                self.documents.extend(machine.map(|machine| Document::VirtualMachine(Box::new(machine))));
+            }
+            (Some(API_VERSION), Some("VirtualMachineInstance")) => {
+                let rules = validate::instance;
+                let instance = self.typed::<VirtualMachineInstance>(node, prefix, rules);
+                self.documents
+                    .extend(instance.map(|instance| Document::VirtualMachineInstance(Box::new(instance))));
+            }
+            _ => self.report(node, prefix, vec![unsupported(node, version, kind)]),
+        }
+    }
+
+    /// Reads and validates; `None` if that found problems, which are then reported.
+    fn typed<T: Schema + DeserializeOwned>(
+        &mut self,
+        node: &Node,
+        prefix: &FieldPath,
+        rules: fn(&T, &mut Findings),
+    ) -> Option<T> {
+        let mut findings = Findings::default();
+        let json = match T::TYPE {
+            Type::Object(object) => read::object(node, object, &mut findings),
+            _ => Json::Null,
+        };
+        let typed = match serde_json::from_value::<T>(json) {
+            Ok(typed) => typed,
+            Err(error) => {
+                findings.add(&FieldPath::root(), ProblemCode::Invalid, format!("cannot be read: {error}"));
+                self.report(node, prefix, findings.0);
+                return None;
+            }
+        };
+        let mut broken = Findings::default();
+        rules(&typed, &mut broken);
+        // A rule about a field that could not be read, or about what is around it, says nothing new.
+        let unread: Vec<FieldPath> = findings
+            .0
+            .iter()
+            .filter(|finding| is_unread(finding))
+            .map(|finding| finding.path.clone())
+            .collect();
+        broken.0.retain(|finding| {
+            !unread.iter().any(|path| path.segments().starts_with(finding.path.segments()))
+        });
+        findings.0.append(&mut broken.0);
+        if findings.0.is_empty() {
+            return Some(typed);
+        }
+        self.report(node, prefix, findings.0);
+        None
+    }
+
+    fn report(&mut self, node: &Node, prefix: &FieldPath, findings: Vec<Finding>) {
+        let text = |entry: Option<&crate::node::Entry>| {
+            entry.and_then(|entry| entry.value.text()).map(crate::node::shorten)
+        };
+        let name = node.get("metadata").and_then(|metadata| text(metadata.value.get("name")));
+        let document = DocumentName { index: self.index, kind: text(node.get("kind")), name };
+        let mut problems: Vec<Problem> = findings
+            .into_iter()
+            .map(|finding| Problem {
+                document: document.clone(),
+                position: finding.position.or_else(|| node.position_of(&finding.path)),
+                path: finding.path.below(prefix),
+                code: finding.code,
+                message: finding.message,
+            })
+            .collect();
+        problems.sort_by_key(|problem| problem.position);
+        self.problems.append(&mut problems);
+    }
+}
+
+/// Whether a finding means that the value of its field is not known.
+fn is_unread(finding: &Finding) -> bool {
+    matches!(
+        finding.code,
+        ProblemCode::UnknownField
+            | ProblemCode::UnknownValue
+            | ProblemCode::WrongType
+            | ProblemCode::Required
+            | ProblemCode::Invalid
+    )
+}
+
+/// What to say of a document that is of no kind that is read.
+fn unsupported(node: &Node, version: Option<&str>, kind: Option<&str>) -> Finding {
+    const KINDS: &str = "Pinion reads VirtualMachine and VirtualMachineInstance of kubevirt.io/v1";
+    let root = FieldPath::root();
+    let finding = |path: FieldPath, code, message| Finding { path, code, message, position: None };
+    let kind_is_ours = matches!(kind, Some("VirtualMachine" | "VirtualMachineInstance"));
+    match (version, kind) {
+        _ if !matches!(node.value, Value::Map(_)) => {
+            let message = format!("must be an object, but is {}: {KINDS}", node.describe());
+            finding(root, ProblemCode::WrongType, message)
+        }
+        (_, None) => finding(root.field("kind"), ProblemCode::Required, format!("required: {KINDS}")),
+        (None, _) => {
+            finding(root.field("apiVersion"), ProblemCode::Required, format!("required: use {API_VERSION}"))
+        }
+        (Some(version), Some(_)) if kind_is_ours => finding(
+            root.field("apiVersion"),
+            ProblemCode::UnsupportedKind,
+            format!("{version:?} is not read: use {API_VERSION}"),
+        ),
+        (Some(version), Some(kind)) => {
+            let yet = if OTHER_KINDS.contains(&kind) { " yet" } else { "" };
+            let message = format!("{kind:?} of {version:?} is not read{yet}: {KINDS}");
+            finding(root.field("kind"), ProblemCode::UnsupportedKind, message)
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Rules on interfaces and networks, and that they belong to each other.
+
+use crate::node::shorten;
+use crate::path::FieldPath;
+use crate::problem::{Findings, ProblemCode};
+use crate::{InstanceSpec, Interface, MacAddress, Network};
+
+use super::{exactly_one, names};
+
+/// Most interfaces of a guest; where KubeVirt stops too.
+const MOST_INTERFACES: usize = 256;
+/// Longest name of a host's interface. Source: `IFNAMSIZ` of Linux, less the NUL.
+const LONGEST_HOST_NAME: usize = 15;
+
+pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findings) {
+    let list = &spec.domain.devices.interfaces;
+    let interfaces = path.field("domain.devices.interfaces");
+    let networks = path.field("networks");
+    names::unique(list.iter().map(|interface| interface.name.as_str()), &interfaces, findings);
+    names::unique(spec.networks.iter().map(|network| network.name.as_str()), &networks, findings);
+    if list.len() > MOST_INTERFACES {
+        let message = format!("{} interfaces are more than {MOST_INTERFACES}", list.len());
+        findings.add(&interfaces, ProblemCode::Invalid, message);
+    }
+    let mut addresses = std::collections::HashMap::new();
+    for (index, interface) in list.iter().enumerate() {
+        let path = interfaces.index(index);
+        binding(interface, &path, findings);
+        if !interface.name.is_empty() && !spec.networks.iter().any(|network| network.name == interface.name) {
+            let message =
+                format!("{:?} has no network: add one of that name to networks", shorten(&interface.name));
+            findings.add(&path.field("name"), ProblemCode::NotFound, message);
+        }
+        let Some(text) = interface.mac_address.as_deref().filter(|text| !text.is_empty()) else { continue };
+        let path = path.field("macAddress");
+        match text.parse::<MacAddress>() {
+            Ok(address) => {
+                if let Some(first) = addresses.insert(address, index) {
+                    let message = format!("{address} is the address of {} too", interfaces.index(first));
+                    findings.add(&path, ProblemCode::DuplicateName, message);
+                }
+            }
+            Err(error) => findings.add(&path, ProblemCode::Invalid, super::lower_first(&error)),
+        }
+    }
+    for (index, network) in spec.networks.iter().enumerate() {
+        let path = networks.index(index);
+        check_network(network, &path, findings);
+        if !network.name.is_empty() && !list.iter().any(|interface| interface.name == network.name) {
+            let message = format!(
+                "{:?} has no interface: add one of that name to domain.devices.interfaces",
+                shorten(&network.name)
+            );
+            findings.add(&path.field("name"), ProblemCode::NotFound, message);
+        }
+    }
+}
+
+fn binding(interface: &Interface, path: &FieldPath, findings: &mut Findings) {
+    let bindings = [
+        ("bridge", interface.bridge.is_some()),
+        ("masquerade", interface.masquerade.is_some()),
+        ("sriov", interface.sriov.is_some()),
+        ("passtBinding", interface.passt_binding.is_some()),
+        ("binding", interface.binding.is_some()),
+        ("slirp", interface.slirp.is_some()),
+        ("macvtap", interface.macvtap.is_some()),
+        ("passt", interface.passt.is_some()),
+    ];
+    exactly_one(&bindings, "how is it connected? use bridge: {}", path, findings);
+}
+
+fn check_network(network: &Network, path: &FieldPath, findings: &mut Findings) {
+    let kinds = [
+        ("multus", network.multus.is_some()),
+        ("pod", network.pod.is_some()),
+        ("resourceClaim", network.resource_claim.is_some()),
+    ];
+    exactly_one(&kinds, "what is it? use multus, with a tap or bridge of this host", path, findings);
+    let Some(multus) = network.multus.as_ref().filter(|multus| !multus.network_name.is_empty()) else {
+        return;
+    };
+    let name = &multus.network_name;
+    // Source: `dev_valid_name` of Linux.
+    let valid = name.len() <= LONGEST_HOST_NAME
+        && ![".", ".."].contains(&name.as_str())
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    if !valid {
+        let message = format!(
+            "{:?} is no name of a tap or bridge of this host: at most {LONGEST_HOST_NAME} characters, without / and :",
+            shorten(name)
+        );
+        findings.add(&path.field("multus.networkName"), ProblemCode::Invalid, message);
+    }
+}
