@@ -5,8 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::schema::Status::{Part, Planned, Works};
 
 /// No firmware.
-const FIRMWARE: &str =
-    "the kernel is booted directly from firmware.kernelBoot; remove it";
+const FIRMWARE: &str = "the kernel is booted directly from firmware.kernelBoot; remove it";
 /// No registry.
 const REGISTRY: &str = "images are not pulled from a registry; remove it";
 /// No tables.

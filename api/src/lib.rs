@@ -10,10 +10,12 @@
 mod define;
 
 mod clock;
+mod compatibility;
 mod cpu;
 mod data_volume;
 mod defaults;
 mod devices;
+mod differences;
 mod disk;
 mod domain;
 mod effective;
@@ -41,9 +43,11 @@ mod volume;
 mod yaml;
 
 pub use clock::*;
+pub use compatibility::{FieldRow, compatibility_markdown, fields};
 pub use cpu::*;
 pub use data_volume::*;
 pub use devices::*;
+pub use differences::{DIFFERENCES, Difference};
 pub use disk::*;
 pub use domain::*;
 pub use effective::{CpuTopology, DEFAULT_GRACE_SECONDS, DEFAULT_NAMESPACE, HUGE_PAGES, ORDINARY_PAGE};

@@ -7,7 +7,7 @@ use crate::VirtualMachine;
 use crate::VirtualMachineInstance;
 use crate::defaults;
 use crate::node::{Node, Value};
-use crate::path::FieldPath;
+use crate::path::{FieldPath, Segment};
 use crate::problem::{DocumentName, Finding, Findings, Problem, ProblemCode, Problems};
 use crate::read;
 use crate::schema::{Schema, Type};
@@ -161,16 +161,13 @@ impl Reading<'_> {
         };
         let mut broken = Findings::default();
         rules(&typed, &mut broken);
-        // A rule about a field that could not be read, or about what is around it, says nothing new.
         let unread: Vec<FieldPath> = findings
             .0
             .iter()
             .filter(|finding| is_unread(finding))
             .map(|finding| finding.path.clone())
             .collect();
-        broken.0.retain(|finding| {
-            !unread.iter().any(|path| path.segments().starts_with(finding.path.segments()))
-        });
+        broken.0.retain(|finding| !follows(finding, &unread));
         findings.0.append(&mut broken.0);
         if findings.0.is_empty() {
             return Some(typed);
@@ -210,6 +207,17 @@ fn is_unread(finding: &Finding) -> bool {
             | ProblemCode::Required
             | ProblemCode::Invalid
     )
+}
+
+/// Whether a broken rule says nothing new: it is about a field that could not be read, about
+/// what is around it, or about a name that stands where nothing could be read.
+fn follows(broken: &Finding, unread: &[FieldPath]) -> bool {
+    const NAMED: [&str; 5] = ["disks", "volumes", "interfaces", "networks", "name"];
+    unread.iter().any(|path| {
+        let names =
+            matches!(path.segments().last(), Some(Segment::Name(last)) if NAMED.contains(&last.as_str()));
+        path.segments().starts_with(broken.path.segments()) || (broken.code == ProblemCode::NotFound && names)
+    })
 }
 
 /// What to say of a document that is of no kind that is read.

@@ -1,0 +1,5 @@
+//! Prints `docs/kubevirt-compatibility.md`.
+
+fn main() {
+    print!("{}", pinion_api::compatibility_markdown());
+}

@@ -1,0 +1,425 @@
+//! What a bad spec is answered with, word for word.
+
+use pinion_api::{Document, ProblemCode, parse};
+
+/// A good instance; `#…` lines are places to add to.
+const GOOD: &str = "\
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: guest}
+spec:
+  domain:
+    cpu: {cores: 2}
+    memory: {guest: 256Mi}
+    firmware: {kernelBoot: {container: {image: 'file:///boot', kernelPath: vmlinuz}}}
+    devices:
+      disks: [{name: root}]
+      interfaces: [{name: net, bridge: {}}]
+  networks: [{name: net, multus: {networkName: tap0}}]
+  volumes: [{name: root, hostDisk: {path: /root.img, type: Disk}}]
+";
+
+fn problems(text: &str) -> String {
+    match parse(text) {
+        Ok(_) => "good".to_owned(),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+/// The answer to the good instance with one text replaced by another, without positions.
+fn answer(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    let text = problems(&GOOD.replace(from, to));
+    text.lines()
+        .map(|line| line.rsplit_once(" (line ").map_or(line, |(message, _)| message))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn a_misspelt_field_is_named_with_what_was_meant() {
+    let machine = "\
+apiVersion: kubevirt.io/v1
+kind: VirtualMachine
+metadata: {name: testvm}
+spec:
+  runStrategy: Once
+  template:
+    spec:
+      domain:
+        cpu:
+          coers: 2
+        memory: {guest: 256Mi}
+        firmware: {kernelBoot: {container: {image: 'file:///boot', kernelPath: vmlinuz}}}
+        devices: {}
+";
+    assert_eq!(
+        problems(machine),
+        "spec.template.spec.domain.cpu.coers: unknown field, did you mean \"cores\"? (line 10, column 11)"
+    );
+    assert_eq!(
+        answer("cores: 2", "Cores: 2"),
+        "spec.domain.cpu.Cores: unknown field, did you mean \"cores\"?"
+    );
+    assert_eq!(answer("cores: 2", "zebra: 2"), "spec.domain.cpu.zebra: unknown field");
+}
+
+#[test]
+fn all_problems_are_reported_in_the_order_of_the_file() {
+    let text = GOOD
+        .replace("cores: 2", "coers: two, threads: two")
+        .replace("guest: 256Mi", "guest: lots")
+        .replace("name: net, bridge", "name: net, masquerade");
+    assert_eq!(
+        problems(&text),
+        "spec.domain.cpu.coers: unknown field, did you mean \"cores\"? (line 6, column 11)\n\
+         spec.domain.cpu.threads: must be an integer, but is the text \"two\" (line 6, column 32)\n\
+         spec.domain.memory.guest: \"lots\": not a quantity: write a number with an optional suffix, such as 512Mi, \
+         1.5Gi, 64M or 100m (line 7, column 21)\n\
+         spec.domain.devices.interfaces[0].masquerade: not implemented yet: there is no pod network on one host; \
+         use a multus network whose networkName is a tap or bridge of this host, with a bridge interface \
+         (line 11, column 32)"
+    );
+}
+
+#[test]
+fn types_are_checked_by_path() {
+    let cases = [
+        ("cores: 2", "cores: -1", "spec.domain.cpu.cores: -1 is out of bounds: between 0 and 4294967295"),
+        (
+            "cores: 2",
+            "cores: 010",
+            "spec.domain.cpu.cores: 010 is ambiguous: write the number without leading zeros",
+        ),
+        ("cores: 2", "cores: 1.5", "spec.domain.cpu.cores: must be an integer, but is the number 1.5"),
+        ("cores: 2", "cores: [2]", "spec.domain.cpu.cores: must be an integer, but is a list"),
+        ("cpu: {cores: 2}", "cpu: two", "spec.domain.cpu: must be an object, but is the text \"two\""),
+        ("{name: guest}", "{name: 7}", "metadata.name: must be text, but is the number 7: put it in quotes"),
+        (
+            "{name: guest}",
+            "{name: no}",
+            "metadata.name: must be text, but is the boolean false: put it in quotes",
+        ),
+        (
+            "disks: [{name: root}]",
+            "disks: {name: root}",
+            "spec.domain.devices.disks: must be a list, but is an object",
+        ),
+        (
+            "cores: 2",
+            "cores: 2, dedicatedCpuPlacement: maybe",
+            "spec.domain.cpu.dedicatedCpuPlacement: must be true or false, but is the text \"maybe\"",
+        ),
+        (
+            "type: Disk",
+            "type: disk",
+            "spec.volumes[0].hostDisk.type: unknown value \"disk\", did you mean \"Disk\"?",
+        ),
+        (
+            "type: Disk",
+            "type: block",
+            "spec.volumes[0].hostDisk.type: unknown value \"block\", use one of Disk, DiskOrCreate",
+        ),
+        ("cores: 2", "cores: 2, cores: 4", "spec.domain.cpu.cores: given twice, first in line 6: remove one"),
+        ("type: Disk", "shared: false", "spec.volumes[0].hostDisk.type: required: whether it may be made"),
+    ];
+    for (from, to, expected) in cases {
+        assert_eq!(answer(from, to), expected);
+    }
+    assert_eq!(answer("cores: 2", "cores: 2, dedicatedCpuPlacement: yes"), "good");
+}
+
+#[test]
+fn cpu_rules() {
+    let cpu = |extra: &str| answer("cores: 2", &format!("cores: 2, {extra}"));
+    assert_eq!(
+        cpu("isolateEmulatorThread: true"),
+        "spec.domain.cpu.isolateEmulatorThread: needs cpu.dedicatedCpuPlacement: true"
+    );
+    assert_eq!(
+        cpu("numa: {guestMappingPassthrough: {}}"),
+        "spec.domain.cpu.numa.guestMappingPassthrough: needs cpu.dedicatedCpuPlacement: true"
+    );
+    assert_eq!(
+        cpu("realtime: {mask: 0-2}"),
+        "spec.domain.cpu.dedicatedCpuPlacement: required by cpu.realtime: set it to true\n\
+         spec.domain.cpu.numa.guestMappingPassthrough: required by cpu.realtime: set it to {}\n\
+         spec.domain.cpu.realtime.mask: there is no vCPU 2: the guest has 2, from 0 to 1"
+    );
+    assert_eq!(
+        cpu("sockets: 4000000000, threads: 4000000000"),
+        "spec.domain.cpu: 4000000000 sockets × 2 cores × 4000000000 threads are more than the 512 vCPUs a guest can have"
+    );
+    assert_eq!(
+        cpu("sockets: 2, maxSockets: 4"),
+        "spec.domain.cpu.maxSockets: not implemented yet: CPUs are not hot-plugged; remove it, or make it 2 as sockets"
+    );
+    assert_eq!(
+        cpu("model: Haswell"),
+        "spec.domain.cpu.model: not implemented yet: the guest has the host's CPU, not \"Haswell\"; use \
+         host-passthrough, or remove it"
+    );
+    assert_eq!(cpu("threads: 4, dedicatedCpuPlacement: true, numa: {guestMappingPassthrough: {}}"), "good");
+    let resources = |extra: &str| {
+        answer(
+            "    cpu: {cores: 2}",
+            &format!("    resources: {extra}\n    cpu: {{cores: 2, dedicatedCpuPlacement: true}}"),
+        )
+    };
+    assert_eq!(resources("{requests: {cpu: 2}, limits: {cpu: '2'}}"), "good");
+    assert_eq!(
+        resources("{requests: {cpu: 1500m}}"),
+        "spec.domain.resources.requests.cpu: 1500m is not a whole number, and dedicated CPUs are whole"
+    );
+    assert_eq!(
+        resources("{requests: {cpu: 3}}"),
+        "spec.domain.resources.requests.cpu: 3 does not agree with the 2 vCPUs of domain.cpu: remove it"
+    );
+    assert_eq!(
+        resources("{requests: {cpu: 1}, limits: {cpu: 2}}"),
+        "spec.domain.cpu.dedicatedCpuPlacement: the CPU request of 1 and limit of 2 must be equal"
+    );
+    assert_eq!(
+        resources("{requests: {hugepages-2Mi: 1Gi}}"),
+        "spec.domain.resources.requests.hugepages-2Mi: refused: only cpu and memory are counted; use \
+         memory.hugepages for huge pages"
+    );
+    assert_eq!(
+        answer("cpu: {cores: 2}", "cpu: {dedicatedCpuPlacement: true}"),
+        "spec.domain.cpu.dedicatedCpuPlacement: how many CPUs? give cpu.cores (sockets, threads), or a CPU request or limit"
+    );
+}
+
+#[test]
+fn memory_rules() {
+    let memory = |text: &str| answer("memory: {guest: 256Mi}", text);
+    assert_eq!(memory("machine: {}"), "spec.domain.memory.guest: required: how much memory has the guest?");
+    assert_eq!(memory("memory: {hugepages: {pageSize: 1Gi}}"), "good");
+    assert_eq!(
+        memory("memory: {guest: 256Mi, hugepages: {pageSize: 3Mi}}"),
+        "spec.domain.memory.hugepages.pageSize: \"3Mi\" is no size of huge pages on x86-64: use 2Mi or 1Gi"
+    );
+    assert_eq!(
+        memory("memory: {guest: 255Mi, hugepages: {pageSize: 2Mi}}"),
+        "spec.domain.memory.guest: 255Mi is not a whole number of 2Mi pages: round it up"
+    );
+    assert_eq!(memory("memory: {guest: -1Gi}"), "spec.domain.memory.guest: -1Gi is negative");
+    assert_eq!(
+        memory("memory: {guest: 640k}"),
+        "spec.domain.memory.guest: 640k is less than 1Mi: too little to boot in"
+    );
+    assert_eq!(
+        memory("memory: {guest: 1Pi}"),
+        "spec.domain.memory.guest: 1Pi is more than the 32Ti a guest can have"
+    );
+    assert_eq!(
+        memory("memory: {guest: 1Gi}\n    resources: {requests: {memory: 512Mi}}"),
+        "spec.domain.resources.requests.memory: 512Mi is less than the guest's 1Gi: memory is never overcommitted; remove it"
+    );
+    assert_eq!(memory("resources: {requests: {memory: 64M}}"), "good");
+}
+
+#[test]
+fn devices_refer_to_each_other() {
+    assert_eq!(
+        answer("disks: [{name: root}]", "disks: [{name: rooot}]"),
+        "spec.domain.devices.disks[0].name: \"rooot\" has no volume: add one of that name to volumes\n\
+         spec.volumes[0].name: \"root\" has no disk: add one of that name to domain.devices.disks"
+    );
+    assert_eq!(
+        answer("disks: [{name: root}]", "disks: [{name: root}, {name: root}]"),
+        "spec.domain.devices.disks[1].name: \"root\" is the name of spec.domain.devices.disks[0] too: names must differ"
+    );
+    assert_eq!(
+        answer("interfaces: [{name: net, bridge: {}}]", "interfaces: []"),
+        "spec.networks[0].name: \"net\" has no interface: add one of that name to domain.devices.interfaces"
+    );
+    assert_eq!(
+        answer("bridge: {}", "macAddress: '03:00:00:00:00:01'"),
+        "spec.domain.devices.interfaces[0]: required: how is it connected? use bridge: {}\n\
+         spec.domain.devices.interfaces[0].macAddress: a multicast address: the first pair must be even"
+    );
+    assert_eq!(
+        answer("networkName: tap0", "networkName: default/some-network"),
+        "spec.networks[0].multus.networkName: \"default/some-network\" is no name of a tap or bridge of this host: at \
+         most 15 characters, without / and :"
+    );
+    assert_eq!(
+        answer("path: /root.img, type: Disk", "path: ../root.img, type: DiskOrCreate"),
+        "spec.volumes[0].hostDisk.capacity: required by the type DiskOrCreate: how large is it to be made?\n\
+         spec.volumes[0].hostDisk.path: must be an absolute path of this host, without .."
+    );
+    assert_eq!(
+        answer("hostDisk: {path: /root.img, type: Disk}", "cloudInitNoCloud: {userDataBase64: '%'}"),
+        "spec.volumes[0].cloudInitNoCloud.userDataBase64: not base64"
+    );
+}
+
+#[test]
+fn io_thread_rules() {
+    let policy = |text: &str| answer("    cpu:", &format!("    {text}\n    cpu:"));
+    assert_eq!(
+        policy("ioThreadsPolicy: supplementalPool"),
+        "spec.domain.ioThreads.supplementalPoolThreadCount: required by the policy supplementalPool: at least 1"
+    );
+    assert_eq!(
+        policy("ioThreads: {supplementalPoolThreadCount: 1}"),
+        "spec.domain.ioThreads.supplementalPoolThreadCount: has no effect without ioThreadsPolicy: supplementalPool"
+    );
+    assert_eq!(
+        policy("ioThreadsPolicy: Shared"),
+        "spec.domain.ioThreadsPolicy: unknown value \"Shared\", did you mean \"shared\"?"
+    );
+}
+
+#[test]
+fn a_guest_needs_a_kernel_of_this_host() {
+    let boot = "{container: {image: 'file:///boot', kernelPath: vmlinuz}}";
+    let path = "spec.domain.firmware.kernelBoot.container";
+    assert_eq!(
+        answer(boot, "{container: {image: quay.io/a/b, kernelPath: vmlinuz}}"),
+        format!(
+            "{path}.image: not implemented yet: images are not pulled from a registry; unpack it, and use file:///DIR"
+        )
+    );
+    assert_eq!(
+        answer(boot, "{container: {image: 'file:///boot', kernelPath: ../../etc/shadow}}"),
+        format!("{path}.kernelPath: must be a path inside the image, without ..")
+    );
+    assert_eq!(
+        answer(boot, "{container: {image: 'file:///boot'}}"),
+        format!("{path}.kernelPath: required: the kernel's path inside the image")
+    );
+}
+
+#[test]
+fn machine_rules() {
+    let machine = |spec: &str| {
+        let text =
+            "apiVersion: kubevirt.io/v1\nkind: VirtualMachine\nmetadata: {name: a}\nspec:\n  ".to_owned();
+        let domain = "{memory: {guest: 1Gi}, devices: {}, firmware: {kernelBoot: {container: {image: 'file:/b', kernelPath: k}}}}";
+        problems(&format!(
+            "{text}{spec}\n  template: {{metadata: {{name: b}}, spec: {{domain: {domain}}}}}\n"
+        ))
+    };
+    assert_eq!(
+        machine("running: false\n  runStrategy: Once"),
+        "spec.running: running and runStrategy exclude each other: remove running, which is deprecated (line 5, column 3)\n\
+         spec.template.metadata.name: the instance has the machine's name: remove it (line 7, column 25)"
+    );
+    assert!(machine("running: true").starts_with("spec.running: must be false: on one host"));
+    assert!(
+        machine("runStrategy: Sometimes")
+            .starts_with("spec.runStrategy: unknown value \"Sometimes\", use one of")
+    );
+}
+
+#[test]
+fn files_that_are_no_specs_get_one_clear_error() {
+    let code = |input: &[u8]| {
+        let problems = parse(input).unwrap_err();
+        assert_eq!(problems.iter().count(), 1, "{problems}");
+        problems.iter().map(|problem| problem.code).next().unwrap()
+    };
+    assert_eq!(code(b""), ProblemCode::Empty);
+    assert_eq!(code(b"# nothing\n---\n"), ProblemCode::Empty);
+    assert_eq!(code(b"\x7fELF\x02\x01\x01\x00\x00"), ProblemCode::NotText);
+    assert_eq!(code(&[0xff, 0xfe, b'a', 0]), ProblemCode::NotText);
+    assert_eq!(code(&vec![b'a'; 100 << 20]), ProblemCode::TooLarge);
+    assert_eq!(code(b"just words"), ProblemCode::WrongType);
+    assert_eq!(code(b"{\"apiVersion\": "), ProblemCode::Syntax);
+    assert_eq!(code(&GOOD.as_bytes()[..GOOD.len() - 4]), ProblemCode::Syntax);
+    assert_eq!(code(b"apiVersion: v1\nkind: Pod\n"), ProblemCode::UnsupportedKind);
+    assert_eq!(code(GOOD.replace("/v1", "/v1alpha3").as_bytes()), ProblemCode::UnsupportedKind);
+    assert_eq!(code(b"kind: VirtualMachine\n"), ProblemCode::Required);
+    assert_eq!(code("a: ".repeat(10).as_bytes()), ProblemCode::Syntax);
+    assert_eq!(code("[".repeat(5000).as_bytes()), ProblemCode::Syntax);
+}
+
+#[test]
+fn repeated_aliases_cannot_exhaust_memory() {
+    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let items = vec![format!("*a{}", level - 1); 10].join(", ");
+        text.push_str(&format!("a{level}: &a{level} [{items}]\n"));
+    }
+    let problems = parse(text).unwrap_err();
+    assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [ProblemCode::TooLarge]);
+}
+
+#[test]
+fn syntax_errors_have_a_place_and_later_documents_are_still_read() {
+    let text = format!("a: [1\nb: }}\n---\n{}", GOOD.replace("cores", "coers"));
+    let text = problems(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(
+        lines[0].starts_with("document 1: Not valid YAML: ") && lines[0].contains("(line 2, column "),
+        "{text}"
+    );
+    assert!(
+        lines[1].starts_with("document 2 (VirtualMachineInstance guest): spec.domain.cpu.coers: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn several_documents_json_and_lists_are_read() {
+    let yaml = format!("{GOOD}---\n{GOOD}");
+    assert_eq!(parse(&yaml).unwrap().len(), 2);
+    let instance = parse(GOOD).unwrap().remove(0).into_instance();
+    let json = serde_json::to_string(&instance).unwrap();
+    assert_eq!(parse(&json).unwrap().remove(0).into_instance(), instance);
+    let pretty = serde_json::to_string_pretty(&instance).unwrap().replace("  ", "\t");
+    assert_eq!(parse(format!("{pretty}\n{json}")).unwrap().len(), 2);
+    let list = format!(
+        "{{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": [{json}, {}]}}",
+        json.replace("cores", "coers")
+    );
+    let problems = parse(list).unwrap_err();
+    assert!(problems.to_string().starts_with("items[1].spec.domain.cpu.coers: "), "{problems}");
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let text = GOOD.replace("cpu: {cores: 2}", "resources: {limits: {cpu: 2500m}}").replace("256Mi", "100M");
+    let Some(document) = parse(&text).ok().and_then(|mut documents| documents.pop()) else {
+        panic!("{}", problems(&text));
+    };
+    assert!(matches!(document, Document::VirtualMachineInstance(_)));
+    let instance = document.into_instance();
+    let spec = &instance.spec;
+    assert_eq!((spec.topology().sockets, spec.topology().cores, spec.topology().threads), (3, 1, 1));
+    assert_eq!(spec.guest_memory(), Some(100_003_840));
+    assert_eq!(spec.page_size(), 4096);
+    assert_eq!(spec.grace_period().as_secs(), 30);
+    assert_eq!(instance.full_name(), "default/guest");
+    assert_eq!(instance.host_name(), "guest");
+    let json = serde_json::to_value(&instance).unwrap();
+    assert_eq!(json["spec"]["architecture"], "amd64");
+    assert_eq!(json["spec"]["domain"]["devices"]["disks"][0]["disk"]["bus"], "virtio");
+    assert_eq!(json["spec"]["domain"]["devices"]["interfaces"][0]["macAddress"].as_str().unwrap().len(), 17);
+    assert_eq!(json["metadata"]["namespace"], "default");
+}
+
+#[test]
+fn a_machine_makes_an_instance_with_its_name_and_the_templates_labels() {
+    let text = "\
+apiVersion: kubevirt.io/v1
+kind: VirtualMachine
+metadata: {name: a, namespace: lab, labels: {of: machine}}
+spec:
+  runStrategy: Halted
+  template:
+    metadata: {creationTimestamp: null, labels: {of: instance}}
+    spec:
+      domain:
+        memory: {guest: 1Gi}
+        devices: {}
+        firmware: {kernelBoot: {container: {image: 'file:/b', kernelPath: k}}}
+";
+    let instance = parse(text).unwrap().remove(0).into_instance();
+    assert_eq!(instance.full_name(), "lab/a");
+    assert_eq!(instance.kind, "VirtualMachineInstance");
+    assert_eq!(instance.metadata.labels["of"], "instance");
+}

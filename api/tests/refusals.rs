@@ -1,0 +1,196 @@
+//! Each field that is refused or planned says so by its path; made from the schema itself.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's own tools may fail it")]
+
+use pinion_api::schema::{Schema, Status, Type};
+use pinion_api::{FieldPath, ProblemCode, VirtualMachine, VirtualMachineInstance, fields, parse};
+use serde_json::{Value, json};
+
+fn instance() -> Value {
+    json!({
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "metadata": {"name": "guest"},
+        "spec": {
+            "domain": {
+                "memory": {"guest": "256Mi"},
+                "firmware": {"kernelBoot": {"container": {"image": "file:///boot", "kernelPath": "vmlinuz"}}},
+                "devices": {
+                    "disks": [{"name": "root"}],
+                    "interfaces": [{"name": "net", "bridge": {}}],
+                },
+            },
+            "networks": [{"name": "net", "multus": {"networkName": "tap0"}}],
+            "volumes": [{"name": "root", "hostDisk": {"path": "/root.img", "type": "Disk"}}],
+        },
+    })
+}
+
+fn machine() -> Value {
+    let instance = instance();
+    json!({
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachine",
+        "metadata": {"name": "guest"},
+        "spec": {"runStrategy": "Once", "template": {"spec": instance["spec"]}},
+    })
+}
+
+/// A value of a type that asks for something.
+fn some(ty: &Type) -> Value {
+    match *ty {
+        Type::Bool => json!(true),
+        Type::String => json!("x"),
+        Type::Int32 | Type::Int64 | Type::Uint32 | Type::Uint64 | Type::IntOrString => json!(1),
+        Type::Quantity => json!("1Gi"),
+        Type::Choice(choice) => json!(choice.values[0].text),
+        Type::Any => json!({"x": 1}),
+        Type::List(item) => json!([some(item)]),
+        Type::Map(item) => json!({"x": some(item)}),
+        Type::Object(object) => {
+            let required = object.fields.iter().filter(|field| field.required);
+            required.map(|field| (field.name.to_owned(), some(&field.ty))).collect()
+        }
+    }
+}
+
+/// Puts a value at a path such as `spec.volumes[].hostDisk`; returns where it is.
+fn put(document: &mut Value, root: &Type, path: &str, value: Value) -> FieldPath {
+    let mut place = FieldPath::root();
+    let (mut at, mut ty) = (document, *root);
+    let steps: Vec<&str> = path.split('.').collect();
+    for (number, step) in steps.iter().enumerate() {
+        let name = step.trim_end_matches("[]");
+        let field_type = match ty {
+            Type::Object(object) => object.field(name).expect(path).ty,
+            Type::Map(item) => *item,
+            _ => panic!("{path} leads through a scalar"),
+        };
+        let key = if name == "*" { "x" } else { name };
+        place = place.key(key);
+        let map = at.as_object_mut().expect(path);
+        if number + 1 == steps.len() {
+            map.insert(key.to_owned(), value);
+            return place;
+        }
+        at = map.entry(key).or_insert_with(|| some(&field_type));
+        ty = field_type;
+        while let (true, Type::List(item)) = (at.is_array(), ty) {
+            let items = at.as_array_mut().unwrap();
+            if items.is_empty() {
+                items.push(some(item));
+            }
+            at = &mut items[0];
+            place = place.index(0);
+            ty = *item;
+        }
+    }
+    unreachable!("a path has at least one step")
+}
+
+/// Asserts that a document has a problem of those codes at a path or above it.
+fn assert_refused(document: &Value, place: &FieldPath, codes: &[ProblemCode], exactly: bool) {
+    let text = serde_json::to_string(document).unwrap();
+    let problems = parse(text).expect_err(&format!("{place} is accepted"));
+    let found = problems.iter().any(|problem| {
+        codes.contains(&problem.code)
+            && (problem.path == *place || (!exactly && place.segments().starts_with(problem.path.segments())))
+    });
+    assert!(found, "{place}: {problems}");
+}
+
+const NOT_DONE: [ProblemCode; 2] = [ProblemCode::Planned, ProblemCode::Refused];
+
+fn check(root: &Type, document: fn() -> Value) {
+    let mut checked = 0;
+    for row in fields(root, "") {
+        let (exactly, value) = match row.status {
+            Status::Planned(_) | Status::Refused(_) => (row.own, some(&row.field.ty)),
+            Status::Only(works, _) => (true, json!(!works)),
+            _ => continue,
+        };
+        let mut document = document();
+        let place = put(&mut document, root, &row.path, value);
+        assert_refused(&document, &place, &NOT_DONE, exactly);
+        checked += 1;
+    }
+    assert!(checked > 100, "only {checked} fields checked");
+}
+
+#[test]
+fn base_documents_are_good() {
+    for document in [instance(), machine()] {
+        parse(document.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn each_refused_field_of_an_instance_is_refused_by_its_path() {
+    check(&VirtualMachineInstance::TYPE, instance);
+}
+
+#[test]
+fn each_refused_field_of_a_machine_is_refused_by_its_path() {
+    check(&VirtualMachine::TYPE, machine);
+}
+
+#[test]
+fn each_refused_word_is_refused_by_the_path_of_its_field() {
+    for (root, document) in
+        [(VirtualMachineInstance::TYPE, instance as fn() -> Value), (VirtualMachine::TYPE, machine)]
+    {
+        for row in fields(&root, "").iter().filter(|row| matches!(row.status, Status::Works(_))) {
+            let Type::Choice(choice) = row.field.ty else { continue };
+            for word in choice.values {
+                let mut document = document();
+                let place = put(&mut document, &root, &row.path, json!(word.text));
+                if matches!(word.status, Status::Planned(_) | Status::Refused(_)) {
+                    assert_refused(&document, &place, &NOT_DONE, true);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_planned_field_that_asks_for_nothing_is_no_problem() {
+    for row in fields(&VirtualMachineInstance::TYPE, "") {
+        let nothing = match row.field.ty {
+            Type::Bool => json!(false),
+            Type::List(_) => json!([]),
+            Type::Map(_) => json!({}),
+            Type::String => json!(""),
+            _ => Value::Null,
+        };
+        if row.own
+            && matches!(row.status, Status::Planned(_) | Status::Refused(_))
+            && !row.path.contains("[]")
+        {
+            let mut document = instance();
+            // Naming these timers and features asks for them.
+            if !row.path.contains("hpet") && !row.path.contains(".pit") && !row.path.contains("hyperv") {
+                put(&mut document, &VirtualMachineInstance::TYPE, &row.path, nothing);
+                parse(document.to_string()).unwrap_or_else(|problems| panic!("{}: {problems}", row.path));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_server_writes_is_accepted() {
+    let mut document = instance();
+    document["metadata"] = json!({
+        "name": "guest",
+        "namespace": "default",
+        "uid": "04b05501-411e-46f3-a78a-7837108bc18d",
+        "resourceVersion": "4373",
+        "generation": 7,
+        "creationTimestamp": "2026-11-20T22:02:49Z",
+        "finalizers": ["kubevirt.io/foregroundDeleteVirtualMachine"],
+        "managedFields": [{"manager": "kubectl"}],
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "b"}],
+        "annotations": {"kubevirt.io/latest-observed-api-version": "v1"},
+    });
+    document["status"] = json!({"phase": "Failed", "interfaces": [{"name": "default"}]});
+    parse(document.to_string()).unwrap();
+}
