@@ -6,15 +6,31 @@
 
 #![forbid(unsafe_code)]
 
+mod cells;
+mod demand;
+mod devices;
+mod domains;
+mod explain;
+mod io_threads;
+mod memory;
+mod message;
 mod occupancy;
 mod placement;
+mod plan;
 mod refusal;
 mod request;
+mod score;
+mod search;
+mod sets;
+mod shape;
+mod stock;
 
 pub use occupancy::{HeldFloating, HeldMemory, Holding, HoldingState, Occupancy};
 pub use placement::{Cell, Device, Emulator, IoThread, Placement, Vcpu};
+pub use plan::plan;
 pub use refusal::{Holder, Nearest, Refusal, RefusalReason, Shortage};
 pub use request::{
     CpuPolicy, CpuRequest, DeviceRequest, GuestTopology, IoThreadPlace, IoThreadRequest, MemoryRequest,
     NumaPolicy, Request,
 };
+pub use shape::Shape;

@@ -1,0 +1,4 @@
+//! The planner from outside: its written rules, its properties, its JSON.
+
+mod requests;
+mod rules;
