@@ -130,6 +130,11 @@ pub const DIFFERENCES: &[Difference] = &[
         "`writeback`: the host's page cache; the guest's flush reaches the disk.",
     ),
     difference(
+        "Number of devices",
+        "256 disks and 256 interfaces.",
+        "31 disks, interfaces and generators together: the places of the PCI bus.",
+    ),
+    difference(
         "`volumes[].hostDisk`",
         "Needs a feature gate.",
         "Works; raw and qcow2, locked against a second writer.",

@@ -15,7 +15,7 @@ use crate::validate;
 use crate::yaml::{self, RawDocument};
 
 /// Largest file that is read, bytes.
-pub const LARGEST_FILE: usize = 16 << 20;
+pub const MAX_BYTES: usize = 16 << 20;
 /// The API version of every document.
 pub const API_VERSION: &str = "kubevirt.io/v1";
 /// Kinds of KubeVirt that are known and not read.
@@ -73,9 +73,9 @@ pub fn parse(input: impl AsRef<[u8]>) -> Result<Vec<Document>, Problems> {
 
 /// The text of a file, if it can be one of a spec.
 fn text(input: &[u8]) -> Result<&str, Problems> {
-    if input.len() > LARGEST_FILE {
+    if input.len() > MAX_BYTES {
         let message = format!(
-            "The file has {} bytes; a VM spec has at most {LARGEST_FILE}. Is this the spec, or a disk image?",
+            "The file has {} bytes; a VM spec has at most {MAX_BYTES}. Is this the spec, or a disk image?",
             input.len()
         );
         return Err(Problems::one(ProblemCode::TooLarge, message, None));

@@ -256,6 +256,29 @@ fn devices_refer_to_each_other() {
 }
 
 #[test]
+fn the_pci_bus_has_places_for_31_devices() {
+    let disks = |count: usize| {
+        let list = |item: fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(", ");
+        let text = GOOD
+            .replace("disks: [{name: root}]", &format!("disks: [{}]", list(|n| format!("{{name: d{n}}}"))))
+            .replace(
+                "volumes: [{name: root, hostDisk: {path: /root.img, type: Disk}}]",
+                &format!(
+                    "volumes: [{}]",
+                    list(|n| format!("{{name: d{n}, hostDisk: {{path: /d{n}, type: Disk}}}}"))
+                ),
+            );
+        problems(&text)
+    };
+    assert_eq!(disks(30), "good");
+    assert!(
+        disks(31).starts_with("spec.domain.devices: 31 disks and 1 interfaces need 32 places"),
+        "{}",
+        disks(31)
+    );
+}
+
+#[test]
 fn io_thread_rules() {
     let policy = |text: &str| answer("    cpu:", &format!("    {text}\n    cpu:"));
     assert_eq!(

@@ -2,6 +2,7 @@
 //! message or number in a comment there. Pure; called by the parser only.
 
 mod cpu;
+mod devices;
 mod firmware;
 mod io_threads;
 mod memory;
@@ -85,6 +86,7 @@ fn spec(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findings) {
     io_threads::check(spec, path, findings);
     firmware::check(spec, path, findings);
     platform::check(spec, path, findings);
+    devices::check(spec, path, findings);
     storage::check(spec, path, findings);
     network::check(spec, path, findings);
     let grace = spec.termination_grace_period_seconds.unwrap_or(0);

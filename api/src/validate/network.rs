@@ -7,8 +7,6 @@ use crate::{InstanceSpec, Interface, MacAddress, Network};
 
 use super::{exactly_one, names};
 
-/// Most interfaces of a guest; where KubeVirt stops too.
-const MOST_INTERFACES: usize = 256;
 /// Longest name of a host's interface. Source: `IFNAMSIZ` of Linux, less the NUL.
 const LONGEST_HOST_NAME: usize = 15;
 
@@ -18,10 +16,6 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
     let networks = path.field("networks");
     names::unique(list.iter().map(|interface| interface.name.as_str()), &interfaces, findings);
     names::unique(spec.networks.iter().map(|network| network.name.as_str()), &networks, findings);
-    if list.len() > MOST_INTERFACES {
-        let message = format!("{} interfaces are more than {MOST_INTERFACES}", list.len());
-        findings.add(&interfaces, ProblemCode::Invalid, message);
-    }
     let mut addresses = std::collections::HashMap::new();
     for (index, interface) in list.iter().enumerate() {
         let path = interfaces.index(index);

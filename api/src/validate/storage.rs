@@ -13,8 +13,6 @@ use crate::{CloudInit, Disk, HostDisk, HostDiskType, InstanceSpec, Volume};
 
 use super::{exactly_one, names};
 
-/// Most disks of a guest; where KubeVirt stops too.
-const MOST_DISKS: usize = 256;
 /// Longest serial number, bytes. Source: `VIRTIO_BLK_ID_BYTES`, virtio 1.2 section 5.2.6.
 const LONGEST_SERIAL: usize = 20;
 /// Most data of one kind for cloud-init, bytes.
@@ -27,10 +25,6 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
     let volumes = path.field("volumes");
     names::unique(spec.domain.devices.disks.iter().map(|disk| disk.name.as_str()), &disks, findings);
     names::unique(spec.volumes.iter().map(|volume| volume.name.as_str()), &volumes, findings);
-    if spec.domain.devices.disks.len() > MOST_DISKS {
-        let message = format!("{} disks are more than {MOST_DISKS}", spec.domain.devices.disks.len());
-        findings.add(&disks, ProblemCode::Invalid, message);
-    }
     for (index, disk) in spec.domain.devices.disks.iter().enumerate() {
         let path = disks.index(index);
         check_disk(disk, &path, findings);
