@@ -16,6 +16,8 @@ use crate::yaml::{self, RawDocument};
 
 /// Largest file that is read, bytes.
 pub const MAX_BYTES: usize = 16 << 20;
+/// Most problems that are reported of a file.
+const MOST_PROBLEMS: usize = 1000;
 /// The API version of every document.
 pub const API_VERSION: &str = "kubevirt.io/v1";
 /// Kinds of KubeVirt that are known and not read.
@@ -62,6 +64,14 @@ pub fn parse(input: impl AsRef<[u8]>) -> Result<Vec<Document>, Problems> {
     for (index, raw) in yaml::documents(text).into_iter().enumerate() {
         let mut reading = Reading { index, documents: &mut documents, problems: &mut problems };
         reading.raw(raw);
+        if problems.len() > MOST_PROBLEMS {
+            break;
+        }
+    }
+    if problems.len() > MOST_PROBLEMS {
+        problems.truncate(MOST_PROBLEMS);
+        let message = format!("More than {MOST_PROBLEMS} problems: the others are not shown");
+        problems.extend(Problems::one(ProblemCode::TooLarge, message, None).iter().cloned());
     }
     Problems::check(problems)?;
     if documents.is_empty() {
@@ -210,13 +220,15 @@ fn is_unread(finding: &Finding) -> bool {
 }
 
 /// Whether a broken rule says nothing new: it is about a field that could not be read, about
-/// what is around it, or about a name that stands where nothing could be read.
+/// what is around or inside it, or about a name that stands where nothing could be read.
 fn follows(broken: &Finding, unread: &[FieldPath]) -> bool {
     const NAMED: [&str; 5] = ["disks", "volumes", "interfaces", "networks", "name"];
     unread.iter().any(|path| {
         let names =
             matches!(path.segments().last(), Some(Segment::Name(last)) if NAMED.contains(&last.as_str()));
-        path.segments().starts_with(broken.path.segments()) || (broken.code == ProblemCode::NotFound && names)
+        path.segments().starts_with(broken.path.segments())
+            || broken.path.segments().starts_with(path.segments())
+            || (broken.code == ProblemCode::NotFound && names)
     })
 }
 

@@ -11,6 +11,8 @@ use crate::problem::{Position, ProblemCode};
 const DEEPEST: usize = 100;
 /// Most values in a file, repeated ones (aliases) counted each time.
 const MOST_NODES: usize = 200_000;
+/// Most documents in a file.
+const MOST_DOCUMENTS: usize = 1000;
 /// Most text in a file, repeated text counted each time.
 const MOST_TEXT: usize = 64 << 20;
 
@@ -28,31 +30,46 @@ pub(crate) struct RawProblem {
 /// The documents of a text; empty ones are left out.
 pub(crate) fn documents(text: &str) -> Vec<RawDocument> {
     let documents = yaml_documents(text);
-    let first = text.trim_start();
-    if first.starts_with(['{', '[']) && documents.iter().any(Result::is_err) {
-        // JSON that is no YAML: tabs, surrogate pairs, documents one after another.
-        return json_documents(text);
+    if !text.trim_start().starts_with(['{', '[']) {
+        return documents;
     }
-    documents
+    let Some(yaml_error) = documents.iter().find_map(|document| document.as_ref().err()) else {
+        return documents;
+    };
+    // JSON that is no YAML: tabs, surrogate pairs, documents one after another. Of two errors,
+    // the one further on is of the reader that understood more.
+    let json = json_documents(text);
+    match json.iter().find_map(|document| document.as_ref().err()) {
+        Some(json_error) if json_error.at.is_some() && json_error.at < yaml_error.at => documents,
+        _ => json,
+    }
 }
 
 fn json_documents(text: &str) -> Vec<RawDocument> {
-    serde_json::Deserializer::from_str(text)
-        .into_iter::<Node>()
-        .map(|document| {
-            document.map_err(|error| RawProblem {
-                code: ProblemCode::Syntax,
-                message: format!("Not valid JSON: {}", json_message(&error)),
-                at: Some(Position { line: error.line(), column: error.column() }),
-            })
+    let documents = serde_json::Deserializer::from_str(text).into_iter::<Node>().map(|document| {
+        document.map_err(|error| RawProblem {
+            code: ProblemCode::Syntax,
+            message: format!("Not valid JSON: {}", json_message(&error)),
+            at: Some(Position { line: error.line(), column: error.column() }),
         })
-        .collect()
+    });
+    let mut documents: Vec<RawDocument> = documents.take(MOST_DOCUMENTS + 1).collect();
+    if documents.len() > MOST_DOCUMENTS {
+        documents.truncate(MOST_DOCUMENTS);
+        documents.push(Err(too_many_documents(None)));
+    }
+    documents
 }
 
 /// The message of a JSON error without the position, which is told apart.
 fn json_message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
+}
+
+fn too_many_documents(at: Option<Position>) -> RawProblem {
+    let message = format!("Too many documents: a file has at most {MOST_DOCUMENTS}");
+    RawProblem { code: ProblemCode::TooLarge, message, at }
 }
 
 fn yaml_documents(text: &str) -> Vec<RawDocument> {
@@ -69,6 +86,10 @@ fn yaml_documents(text: &str) -> Vec<RawDocument> {
                 Err(problem(ProblemCode::Syntax, format!("Not valid YAML: {}", error.info()), error.marker()))
             }
         };
+        if documents.len() >= MOST_DOCUMENTS && !matches!(outcome, Ok(None)) {
+            documents.push(Err(too_many_documents(None)));
+            break;
+        }
         match outcome {
             Ok(Some(node)) if node.is_null() => {}
             Ok(Some(node)) => documents.push(Ok(node)),

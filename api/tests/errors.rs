@@ -316,6 +316,15 @@ fn a_guest_needs_a_kernel_of_this_host() {
 }
 
 #[test]
+fn what_is_inside_a_missing_object_is_not_missed_too() {
+    assert_eq!(
+        problems("apiVersion: kubevirt.io/v1\nkind: VirtualMachine\n"),
+        "metadata: required: name, labels and annotations (line 1, column 1)\n\
+         spec: required: what it is (line 1, column 1)"
+    );
+}
+
+#[test]
 fn machine_rules() {
     let machine = |spec: &str| {
         let text =
@@ -445,4 +454,20 @@ spec:
     assert_eq!(instance.full_name(), "lab/a");
     assert_eq!(instance.kind, "VirtualMachineInstance");
     assert_eq!(instance.metadata.labels["of"], "instance");
+}
+
+#[test]
+fn a_file_of_nothing_but_problems_is_answered_in_bounds() {
+    for text in ["{}".repeat(100_000), "--- a\n".repeat(100_000), "}\n---\n".repeat(100_000)] {
+        let problems = parse(text).unwrap_err();
+        assert_eq!(problems.iter().count(), 1001);
+        assert_eq!(problems.iter().last().map(|problem| problem.code), Some(ProblemCode::TooLarge));
+    }
+}
+
+#[test]
+fn of_two_readers_the_one_that_understood_more_reports() {
+    assert!(problems("{a: 1, b: [}").starts_with("Not valid YAML: "), "{}", problems("{a: 1, b: [}"));
+    let answer = problems("{\"kind\": 1}\n{\"a\": }");
+    assert!(answer.ends_with("Not valid JSON: expected value (line 2, column 7)"), "{answer}");
 }

@@ -1,5 +1,7 @@
 //! Names: DNS labels and subdomains.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::node::shorten;
 use crate::path::FieldPath;
 use crate::problem::{Findings, ProblemCode};
@@ -42,7 +44,7 @@ pub(super) fn subdomain(name: &str, path: &FieldPath, findings: &mut Findings) {
 
 /// Every item of a list must have a name of its own. Empty names are reported when read.
 pub(super) fn unique<'a>(names: impl Iterator<Item = &'a str>, list: &FieldPath, findings: &mut Findings) {
-    let mut seen = std::collections::HashMap::new();
+    let mut seen = HashMap::new();
     for (index, name) in names.enumerate().filter(|(_, name)| !name.is_empty()) {
         let path = list.index(index).field("name");
         match seen.insert(name, index) {
@@ -56,5 +58,25 @@ pub(super) fn unique<'a>(names: impl Iterator<Item = &'a str>, list: &FieldPath,
             }
             None => label(name, &path, findings),
         }
+    }
+}
+
+/// Names to look up.
+pub(super) fn set<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
+    names.collect()
+}
+
+/// The name of an item must be among others: of what, and in which list. Empty names are
+/// reported when read.
+pub(super) fn resolve(
+    name: &str,
+    among: &HashSet<&str>,
+    (what, list): (&str, &str),
+    item: &FieldPath,
+    findings: &mut Findings,
+) {
+    if !name.is_empty() && !among.contains(name) {
+        let message = format!("{:?} has no {what}: add one of that name to {list}", shorten(name));
+        findings.add(&item.field("name"), ProblemCode::NotFound, message);
     }
 }

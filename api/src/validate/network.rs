@@ -16,15 +16,13 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
     let networks = path.field("networks");
     names::unique(list.iter().map(|interface| interface.name.as_str()), &interfaces, findings);
     names::unique(spec.networks.iter().map(|network| network.name.as_str()), &networks, findings);
+    let network_names = names::set(spec.networks.iter().map(|network| network.name.as_str()));
+    let interface_names = names::set(list.iter().map(|interface| interface.name.as_str()));
     let mut addresses = std::collections::HashMap::new();
     for (index, interface) in list.iter().enumerate() {
         let path = interfaces.index(index);
         binding(interface, &path, findings);
-        if !interface.name.is_empty() && !spec.networks.iter().any(|network| network.name == interface.name) {
-            let message =
-                format!("{:?} has no network: add one of that name to networks", shorten(&interface.name));
-            findings.add(&path.field("name"), ProblemCode::NotFound, message);
-        }
+        names::resolve(&interface.name, &network_names, ("network", "networks"), &path, findings);
         let Some(text) = interface.mac_address.as_deref().filter(|text| !text.is_empty()) else { continue };
         let path = path.field("macAddress");
         match text.parse::<MacAddress>() {
@@ -40,13 +38,8 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
     for (index, network) in spec.networks.iter().enumerate() {
         let path = networks.index(index);
         check_network(network, &path, findings);
-        if !network.name.is_empty() && !list.iter().any(|interface| interface.name == network.name) {
-            let message = format!(
-                "{:?} has no interface: add one of that name to domain.devices.interfaces",
-                shorten(&network.name)
-            );
-            findings.add(&path.field("name"), ProblemCode::NotFound, message);
-        }
+        let wanted = ("interface", "domain.devices.interfaces");
+        names::resolve(&network.name, &interface_names, wanted, &path, findings);
     }
 }
 

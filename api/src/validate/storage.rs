@@ -6,7 +6,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::firmware::is_straight;
-use crate::node::shorten;
 use crate::path::FieldPath;
 use crate::problem::{Findings, ProblemCode};
 use crate::{CloudInit, Disk, HostDisk, HostDiskType, InstanceSpec, Volume};
@@ -25,26 +24,19 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
     let volumes = path.field("volumes");
     names::unique(spec.domain.devices.disks.iter().map(|disk| disk.name.as_str()), &disks, findings);
     names::unique(spec.volumes.iter().map(|volume| volume.name.as_str()), &volumes, findings);
+    let volume_names = names::set(spec.volumes.iter().map(|volume| volume.name.as_str()));
     for (index, disk) in spec.domain.devices.disks.iter().enumerate() {
         let path = disks.index(index);
         check_disk(disk, &path, findings);
-        if !disk.name.is_empty() && spec.volume(&disk.name).is_none() {
-            let message = format!("{:?} has no volume: add one of that name to volumes", shorten(&disk.name));
-            findings.add(&path.field("name"), ProblemCode::NotFound, message);
-        }
+        names::resolve(&disk.name, &volume_names, ("volume", "volumes"), &path, findings);
     }
+    let devices = &spec.domain.devices;
+    let disk_names = devices.disks.iter().map(|disk| disk.name.as_str());
+    let users = names::set(disk_names.chain(devices.filesystems.iter().map(|shared| shared.name.as_str())));
     for (index, volume) in spec.volumes.iter().enumerate() {
         let path = volumes.index(index);
         check_volume(volume, &path, findings);
-        let used = spec.domain.devices.disks.iter().any(|disk| disk.name == volume.name)
-            || spec.domain.devices.filesystems.iter().any(|filesystem| filesystem.name == volume.name);
-        if !volume.name.is_empty() && !used {
-            let message = format!(
-                "{:?} has no disk: add one of that name to domain.devices.disks",
-                shorten(&volume.name)
-            );
-            findings.add(&path.field("name"), ProblemCode::NotFound, message);
-        }
+        names::resolve(&volume.name, &users, ("disk", "domain.devices.disks"), &path, findings);
     }
     check_cloud_init_is_one(spec, &volumes, findings);
 }
