@@ -46,6 +46,11 @@ impl Demand {
         u32::try_from(u64::from(self.cores).div_ceil(self.pages)).unwrap_or(u32::MAX).max(1)
     }
 
+    /// CPUs that a free core needs to be of use: a guest core's, or one to float over.
+    pub(crate) fn width(&self) -> u32 {
+        if self.dedicated() { self.threads } else { 1 }
+    }
+
     pub(crate) fn dedicated(&self) -> bool {
         self.policy == CpuPolicy::Dedicated
     }

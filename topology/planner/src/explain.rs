@@ -61,7 +61,7 @@ impl Inquiry<'_> {
 
     fn with(&self, missing: Missing) -> Room {
         let mut room = self.stock.room.clone();
-        let threads = if self.demand.dedicated() { self.demand.threads } else { 1 };
+        let threads = self.demand.width();
         if let Some(node) = room.nodes.get_mut(missing.node) {
             for count in [&mut node.fit, &mut node.slots, &mut node.free] {
                 *count = count.saturating_add(missing.cores);
@@ -164,7 +164,7 @@ impl Inquiry<'_> {
     fn cores_held(&self, node: usize) -> Vec<Holder> {
         let machine = self.stock.machine;
         let Some(cpus) = machine.nodes.get(node).map(|n| &n.cpus) else { return Vec::new() };
-        let threads = if self.demand.dedicated() { self.demand.threads } else { 1 };
+        let threads = self.demand.width();
         let mut counted: Vec<_> = Vec::new();
         let mut count = |held: &CpuSet| {
             let mut amount = 0;

@@ -79,7 +79,7 @@ impl Layout<'_> {
     /// CPUs, per cell, per host core, all its CPUs.
     fn host_cores(&self, used: &[Used]) -> Option<Vec<Vec<Vec<CpuId>>>> {
         let (stock, demand) = (self.search.stock, self.search.demand);
-        let threads = if demand.dedicated() { demand.threads } else { 1 };
+        let threads = demand.width();
         let mut wanted = vec![0; stock.domains.len()];
         for (node, _, host) in used {
             let take = self.search.take(*node, *host)?;

@@ -136,7 +136,7 @@ impl<'a> Stock<'a> {
             });
         }
         stock.find_domains();
-        stock.count_cores(occupancy, demand.threads);
+        stock.count_cores(occupancy, demand.width());
         stock.find_pools(occupancy);
         stock
     }

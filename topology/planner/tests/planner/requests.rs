@@ -6,8 +6,9 @@ use pinion_planner::{
     IoThreadRequest, MemoryRequest, NumaPolicy, Occupancy, Request,
 };
 
+#[track_caller]
 pub(crate) fn cpus(list: &str) -> CpuSet {
-    list.parse().unwrap()
+    list.parse().unwrap_or_else(|e| panic!("{e}"))
 }
 
 pub(crate) fn dedicated(sockets: u32, cores: u32, threads: u32, bytes: u64) -> Request {

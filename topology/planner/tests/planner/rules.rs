@@ -81,15 +81,14 @@ fn cells_are_uneven_where_only_that_fits() {
 #[test]
 fn sockets_do_not_straddle_cells_where_that_can_be() {
     let machine = Shape::new(2, 8).build();
-    let placed = plan(&machine, &held("8-9", 0), &dedicated(3, 4, 1, GIB)).unwrap();
-    assert_eq!(
-        placed.cells.iter().map(|c| c.vcpus.len()).collect::<Vec<_>>(),
-        [4, 8].map(|n| if n == 8 { 6 } else { 6 })
-    );
-    let free_nodes = Shape::new(3, 9).build();
-    let placed = plan(&free_nodes, &free(), &dedicated(3, 5, 1, GIB)).unwrap();
-    let sizes: Vec<_> = placed.cells.iter().map(|c| c.vcpus.len()).collect();
-    assert_eq!(sizes.len(), 2);
+    let sizes = |sockets, cores| {
+        let placed = plan(&machine, &free(), &dedicated(sockets, cores, 1, GIB)).unwrap();
+        placed.cells.iter().map(|c| c.vcpus.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(3, 4), [4, 8], "one socket and two, not one and a half each");
+    assert_eq!(sizes(2, 7), [7, 7]);
+    assert_eq!(sizes(1, 12), [6, 6]);
+    assert_eq!(sizes(12, 1), [6, 6]);
 }
 
 #[test]
