@@ -137,7 +137,7 @@ pub const DIFFERENCES: &[Difference] = &[
     difference(
         "`volumes[].hostDisk`",
         "Needs a feature gate.",
-        "Works; raw and qcow2, locked against a second writer.",
+        "Works; raw, or qcow2 where the path ends in `.qcow2`; locked against a second writer.",
     ),
     difference(
         "`networks[].multus.networkName`",

@@ -15,7 +15,7 @@ object! {
     "A volume: what a disk holds. Exactly one kind."
     Volume {
         name "name": String, Works(""), "Its name, and that of its disk.";
-        host_disk "hostDisk": Option<HostDisk>, Works("raw or qcow2."), "An image or block device of this host.";
+        host_disk "hostDisk": Option<HostDisk>, Works("qcow2 where the path ends in `.qcow2`, else raw: never guessed from the content, which the guest can write."), "An image or block device of this host.";
         cloud_init_no_cloud "cloudInitNoCloud": Option<CloudInit>, Works("A generated read-only image."), "Data for cloud-init, as NoCloud.";
         cloud_init_config_drive "cloudInitConfigDrive": Option<CloudInitDrive>, Planned("use cloudInitNoCloud, which cloud-init reads as well"), "Data for cloud-init, as a config drive.";
         persistent_volume_claim "persistentVolumeClaim": Option<ClaimVolume>, Planned(CLUSTER_VOLUME), "A persistent volume claim.";
@@ -178,5 +178,27 @@ choice! {
     HostDiskType {
         Disk "Disk", Works(""), "It must exist.";
         DiskOrCreate "DiskOrCreate", Works("Made as a sparse raw image."), "It is made if it does not exist.";
+    }
+}
+
+/// What is inside an image file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageFormat {
+    /// The disk, byte for byte.
+    Raw,
+    /// qcow2.
+    Qcow2,
+}
+
+impl HostDisk {
+    /// What is inside, by the name. Never by the content: a guest can write a qcow2 header into
+    /// its raw disk and so name any file of the host as what lies beneath.
+    #[must_use]
+    pub fn format(&self) -> ImageFormat {
+        if std::path::Path::new(&self.path).extension().is_some_and(|extension| extension == "qcow2") {
+            ImageFormat::Qcow2
+        } else {
+            ImageFormat::Raw
+        }
     }
 }

@@ -141,8 +141,14 @@ impl Builder {
                 let scalar = scalar(text.into_owned(), style, tag.as_deref(), &mark)?;
                 self.add(Node { value: Value::Scalar(scalar), at: Some(position(&mark)) }, anchor, &mark)?;
             }
-            Event::SequenceStart(_, anchor, _) => self.push(Value::List(Vec::new()), anchor, &mark)?,
-            Event::MappingStart(_, anchor, _) => self.push(Value::Map(Vec::new()), anchor, &mark)?,
+            Event::SequenceStart(_, anchor, tag) => {
+                collection_tag(tag.as_deref(), "seq", &mark)?;
+                self.push(Value::List(Vec::new()), anchor, &mark)?;
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                collection_tag(tag.as_deref(), "map", &mark)?;
+                self.push(Value::Map(Vec::new()), anchor, &mark)?;
+            }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(Open { value, anchor, at, .. }) = self.open.pop() {
                     self.attach(Node { value, at: Some(at) }, anchor, &mark)?;
@@ -251,10 +257,20 @@ fn scalar(text: String, style: ScalarStyle, tag: Option<&Tag>, mark: &Marker) ->
         {
             Ok(Scalar::plain(text))
         }
-        Some(tag) => {
-            Err(problem(ProblemCode::Syntax, format!("The tag {} is not read", tag.original()), mark))
-        }
+        Some(tag) => Err(unknown_tag(tag, mark)),
     }
+}
+
+/// A tag on a list or map may only say what it is anyway.
+fn collection_tag(tag: Option<&Tag>, kind: &str, mark: &Marker) -> Result<(), RawProblem> {
+    match tag {
+        Some(tag) if !tag.is_yaml_core_schema_tag(kind) => Err(unknown_tag(tag, mark)),
+        _ => Ok(()),
+    }
+}
+
+fn unknown_tag(tag: &Tag, mark: &Marker) -> RawProblem {
+    problem(ProblemCode::Syntax, format!("The tag {} is not read", tag.original()), mark)
 }
 
 /// Values, text and depth of a node; bounded, as every node was charged when it was made.

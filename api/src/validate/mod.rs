@@ -1,5 +1,9 @@
 //! The rules between fields. A file per noun; each rule that KubeVirt has too names its
 //! message or number in a comment there. Pure; called by the parser only.
+//!
+//! Rules of KubeVirt that cannot be broken here: 9, 16 and 18 (Pinion allows it), 8, 14, 28, 29
+//! and 45 to 55 (the field is refused or takes one of a few words). Rules 56 to 59 are about
+//! updates of objects in a cluster.
 
 mod cpu;
 mod devices;

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::firmware::is_straight;
 use crate::path::FieldPath;
 use crate::problem::{Findings, ProblemCode};
-use crate::{CloudInit, Disk, HostDisk, HostDiskType, InstanceSpec, Volume};
+use crate::{CloudInit, Disk, HostDisk, HostDiskType, ImageFormat, InstanceSpec, Volume};
 
 use super::{exactly_one, names};
 
@@ -94,6 +94,10 @@ fn check_host_disk(disk: &HostDisk, path: &FieldPath, findings: &mut Findings) {
     if !disk.path.is_empty() && (!straight || disk.path.len() > LONGEST_PATH) {
         let message = "must be an absolute path of this host, without ..";
         findings.add(&path.field("path"), ProblemCode::Invalid, message);
+    }
+    if disk.kind == HostDiskType::DiskOrCreate && disk.format() == ImageFormat::Qcow2 {
+        let message = "DiskOrCreate makes raw images: make the qcow2 image yourself and use Disk";
+        findings.add(&path.field("type"), ProblemCode::Conflict, message);
     }
     let below = path.field("capacity");
     match (disk.kind, &disk.capacity) {
