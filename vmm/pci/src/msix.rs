@@ -204,9 +204,8 @@ impl MsixTable {
         let Some(vector) = self.vectors.get(index) else { return };
         match (open && !vector.masked(), vector.live) {
             (true, false) => {
-                if self.open(index).is_err() {
-                    self.faults += 1;
-                }
+                let opened = self.open(index);
+                self.faults += u64::from(opened.is_err());
             }
             (false, true) => self.silence(index),
             _ => {}
