@@ -10,7 +10,7 @@ use crate::memory::{self, Rounding, Sharer};
 
 /// Above this many steps the exact search over uneven splits is left out and the most even
 /// split is taken whatever it straddles: only guests of thousands of cores get there.
-const STEPS: u64 = 4_000_000;
+const STEPS: u64 = 100_000;
 
 /// The room a cell's node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +189,8 @@ impl<'a> Exact<'a> {
     fn rest(&mut self, cell: usize, before: u32, used: &[u32]) -> Option<Cost> {
         let left = self.demand.cores - before;
         let Some(room) = self.rooms.get(cell).copied() else {
-            let end = Cost { room: 0, straddles: 0, unevenness: 0, order: Vec::new() };
+            let end =
+                Cost { room: -self.room_at_shared(used), straddles: 0, unevenness: 0, order: Vec::new() };
             return (left == 0).then_some(end);
         };
         let key = (cell, before, used.to_vec());
@@ -221,14 +222,24 @@ impl<'a> Exact<'a> {
         best
     }
 
-    /// Pages the cell could take.
+    /// Pages the cell could take, where no other cell draws on its memory.
     fn room_for(&self, room: &CellRoom, cores: u32) -> i64 {
         match self.aim {
-            Aim::Even => 0,
-            Aim::Room => {
-                let up = memory::share(self.demand, cores).1;
-                i64::try_from(up.min(room.free)).unwrap_or(i64::MAX)
-            }
+            Aim::Room if !self.shared.contains(&room.home) => self.takes(cores, room.free),
+            _ => 0,
         }
+    }
+
+    /// Pages that cells could take from memory that several draw on.
+    fn room_at_shared(&self, used: &[u32]) -> i64 {
+        if self.aim == Aim::Even {
+            return 0;
+        }
+        let free = |home| self.rooms.iter().find(|r| r.home == home).map_or(0, |r| r.free);
+        self.shared.iter().zip(used).map(|(home, cores)| self.takes(*cores, free(*home))).sum()
+    }
+
+    fn takes(&self, cores: u32, free: u64) -> i64 {
+        i64::try_from(memory::share(self.demand, cores).1.min(free)).unwrap_or(i64::MAX / 64)
     }
 }

@@ -11,6 +11,7 @@ mod demand;
 mod devices;
 mod domains;
 mod explain;
+mod instance;
 mod io_threads;
 mod memory;
 mod message;
@@ -25,6 +26,7 @@ mod sets;
 mod shape;
 mod stock;
 
+pub use instance::{DeviceNames, InstanceError};
 pub use occupancy::{HeldFloating, HeldMemory, Holding, HoldingState, Occupancy};
 pub use placement::{Cell, Device, Emulator, IoThread, Placement, Vcpu};
 pub use plan::plan;

@@ -129,7 +129,10 @@ pub(crate) fn split(demand: &Demand, free: &[u64], cells: &[Sharer]) -> Option<V
             left -= part.min(left);
             split.iter_mut().skip(index).take(1).for_each(|s| *s = part);
         }
-        for (index, _) in here() {
+        // A cell whose part is less than a page comes first.
+        let mut order: Vec<usize> = here().map(|(index, _)| index).collect();
+        order.sort_by_key(|index| (split.get(*index).is_some_and(|pages| *pages > 0), *index));
+        for index in order {
             let one = u64::from(left > 0);
             left -= one;
             split.iter_mut().skip(index).take(1).for_each(|s| *s += one);

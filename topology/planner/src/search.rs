@@ -64,7 +64,8 @@ impl<'a> Search<'a> {
     /// Whether there is any placement, by CPUs and memory.
     pub(crate) fn fits(&self) -> bool {
         let holds = |_, rounding, count, all: &[Candidate]| {
-            let set = sets::roomiest(all, count)?;
+            let mut set = sets::roomiest(all, count)?;
+            set.sort_unstable();
             let rooms: Vec<CellRoom> = set.iter().filter_map(|i| all.get(*i)).map(|c| c.room).collect();
             cells::split(self.demand, &rooms, rounding)
         };

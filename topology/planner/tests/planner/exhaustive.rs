@@ -58,7 +58,11 @@ impl Search<'_> {
         let alike = |a: NodeId, b: NodeId| {
             let others = machine.nodes.iter().map(|n| n.id).filter(|x| *x != a && *x != b);
             let same = |x| d(a, x) == d(b, x) && d(x, a) == d(x, b);
-            look(a) == look(b) && !has_pci(a) && look(a).0 && d(a, b) == d(b, a) && others.into_iter().all(same)
+            look(a) == look(b)
+                && !has_pci(a)
+                && look(a).0
+                && d(a, b) == d(b, a)
+                && others.into_iter().all(same)
         };
         let skipped = machine.nodes.iter().map(|n| n.id).filter(|n| !set.contains(n));
         !skipped.into_iter().any(|low| set.iter().any(|high| *high > low && alike(low, *high)))
@@ -92,9 +96,8 @@ impl Search<'_> {
     fn host_cores(&self, sharing: Sharing, node: NodeId, n: u32) -> Vec<Vec<CoreId>> {
         let fit = |c: &&crate::judge::HostCore| c.node == node && c.free && c.width >= self.threads;
         let ids: Vec<CoreId> = self.bench.cores.iter().filter(fit).map(|c| c.id).collect();
-        let slots = |set: &[CoreId]| -> u32 {
-            set.iter().map(|c| self.bench.core(*c).width / self.threads).sum()
-        };
+        let slots =
+            |set: &[CoreId]| -> u32 { set.iter().map(|c| self.bench.core(*c).width / self.threads).sum() };
         let enough = |set: &Vec<CoreId>| match sharing {
             Sharing::All => set.len() <= n as usize && slots(set) >= n,
             _ => set.len() == n as usize,
@@ -120,7 +123,8 @@ impl Search<'_> {
                 .flat_map(|s| (1..=most).map(move |n| s.iter().copied().chain([n]).collect()))
                 .collect();
         }
-        let whole_page = |s: &&Vec<u32>| s.iter().all(|n| u64::from(*n) * self.pages >= u64::from(self.cores));
+        let whole_page =
+            |s: &&Vec<u32>| s.iter().all(|n| u64::from(*n) * self.pages >= u64::from(self.cores));
         let sum = |s: &&Vec<u32>| s.iter().sum::<u32>() == self.cores;
         let fits = |s: &&Vec<u32>| set.iter().all(|node| self.has_share(set, s, *node, up));
         let splits: Vec<&Vec<u32>> = splits.iter().filter(whole_page).filter(sum).filter(fits).collect();
@@ -219,7 +223,7 @@ fn subsets<T: Copy>(of: &[T]) -> Vec<Vec<T>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_better_and_nothing_fits_where_we_refuse(world in dedicated_world()) {

@@ -196,9 +196,8 @@ impl<'a> Bench<'a> {
         let held: Vec<_> = self.world.occupancy.holdings.iter().flat_map(|h| h.devices.clone()).collect();
         let group = |a| machine.pci.iter().find(|f| f.address == a).map(|f| f.iommu_group);
         let busy: Vec<_> = held.iter().filter_map(|a| group(*a)).collect();
-        let free = |f: &&pinion_machine::PciFunction| {
-            !held.contains(&f.address) && !busy.contains(&f.iommu_group)
-        };
+        let free =
+            |f: &&pinion_machine::PciFunction| !held.contains(&f.address) && !busy.contains(&f.iommu_group);
         let free: Vec<_> = machine.pci.iter().filter(free).collect();
         let mut best: BTreeMap<Vec<pinion_machine::Bdf>, u64> = BTreeMap::from([(vec![], 0)]);
         for request in &self.world.request.devices {

@@ -48,8 +48,7 @@ fn machine() -> impl Strategy<Value = Machine> {
                     (_, true) => distances[(a.min(b) * 4 + a.max(b)) as usize],
                     (_, false) => distances[(a * 4 + b) as usize],
                 };
-                shape = shape
-                    .distances((0..nodes).map(|a| (0..nodes).map(|b| at(a, b)).collect()).collect());
+                shape = shape.distances((0..nodes).map(|a| (0..nodes).map(|b| at(a, b)).collect()).collect());
             }
             let mut machine = shape.build();
             for (node, pages) in machine.nodes.iter_mut().zip(pages) {
@@ -118,8 +117,11 @@ fn request() -> impl Strategy<Value = Request> {
 
 /// Any world, with dedicated or shared CPUs.
 pub(crate) fn world() -> impl Strategy<Value = World> {
-    (machine(), occupancy(), request())
-        .prop_map(|(machine, occupancy, request)| World { machine, occupancy, request })
+    (machine(), occupancy(), request()).prop_map(|(machine, occupancy, request)| World {
+        machine,
+        occupancy,
+        request,
+    })
 }
 
 /// A world with dedicated CPUs and a guest of a size that often fits.
