@@ -1,0 +1,56 @@
+//! What is left of the keyboard controller and system control ports: the ways to reset by them.
+
+use std::sync::Arc;
+
+use vmm_bus::BusDevice;
+
+use crate::PowerSignals;
+
+/// Command that pulses the processor's reset line.
+const PULSE_RESET: u8 = 0xfe;
+
+/// The command port of an i8042 (0x64). There is no controller: its status reads as all ones,
+/// so that Linux gives up looking at once.
+#[derive(Debug)]
+pub struct Keyboard(Arc<dyn PowerSignals>);
+
+impl Keyboard {
+    /// The port's address.
+    pub const PORT: u16 = 0x64;
+
+    /// A command port.
+    #[must_use]
+    pub fn new(signals: Arc<dyn PowerSignals>) -> Self {
+        Self(signals)
+    }
+}
+
+impl BusDevice for Keyboard {
+    fn read(&mut self, _offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
+    fn write(&mut self, _offset: u64, data: &[u8]) {
+        if data.first() == Some(&PULSE_RESET) {
+            self.0.reset();
+        }
+    }
+}
+
+/// System control port B (0x61). Timer 2's output reads as high: calibration loops end.
+#[derive(Debug, Default)]
+pub struct SystemControl;
+
+impl SystemControl {
+    /// The port's address.
+    pub const PORT: u16 = 0x61;
+}
+
+impl BusDevice for SystemControl {
+    fn read(&mut self, _offset: u64, data: &mut [u8]) {
+        const TIMER_2_OUTPUT: u8 = 1 << 5;
+        data.fill(TIMER_2_OUTPUT);
+    }
+
+    fn write(&mut self, _offset: u64, _data: &[u8]) {}
+}

@@ -1,0 +1,232 @@
+//! The guest's RAM: one mapping per cell, put into guest-physical stretches.
+
+use std::sync::Arc;
+
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vmm_bus::{Gpa, Hva};
+
+use crate::layout::{self, Stretch};
+use crate::mapping::{Mapping, MappingError};
+
+/// What RAM to build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RamConfig {
+    /// Cells in guest order; their RAM follows one another.
+    pub cells: Vec<CellRam>,
+}
+
+/// RAM of one guest NUMA cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CellRam {
+    /// Its number.
+    pub cell: u32,
+    /// Bytes; a multiple of the page size.
+    pub bytes: u64,
+    /// Page size, bytes: 4096, 2 MiB or 1 GiB.
+    pub page_size: u64,
+    /// Host node, by OS index; `None` leaves it to the kernel.
+    pub host_node: Option<u32>,
+}
+
+/// A stretch of guest RAM and where it lies in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RamRegion {
+    /// Guest-physical start.
+    pub gpa: Gpa,
+    /// Start in this process.
+    pub hva: Hva,
+    /// Length, bytes.
+    pub bytes: u64,
+    /// Its cell.
+    pub cell: u32,
+    /// Page size, bytes.
+    pub page_size: u64,
+    /// Host node it is bound to.
+    pub host_node: Option<u32>,
+}
+
+/// Why RAM was not built.
+#[derive(Debug, thiserror::Error)]
+pub enum RamError {
+    /// No cells, or no bytes.
+    #[error("The guest has no memory")]
+    Empty,
+    /// More than any machine can address.
+    #[error("The cells' memory adds up to more than an address can hold")]
+    TooLarge,
+    /// A cell's memory could not be had.
+    #[error("Cannot get the memory of cell {cell}")]
+    Cell {
+        /// The cell.
+        cell: u32,
+        /// Why.
+        #[source]
+        source: MappingError,
+    },
+    /// The pieces do not form a memory map.
+    #[error("Cannot form the guest's memory map")]
+    Map(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The guest's RAM. Dropping it gives the pages back to the host.
+#[derive(Debug)]
+pub struct GuestRam {
+    // Holds raw addresses of `_mappings`; declared first, so dropped first.
+    memory: GuestMemoryMmap,
+    regions: Vec<RamRegion>,
+    _mappings: Arc<[Mapping]>,
+}
+
+impl GuestRam {
+    /// Maps, binds and populates all cells.
+    ///
+    /// # Errors
+    /// [`RamError`]; nothing stays mapped then.
+    pub fn build(config: &RamConfig) -> Result<Self, RamError> {
+        let sizes: Vec<u64> = config.cells.iter().map(|c| c.bytes).collect();
+        let stretches = layout::ram_stretches(&sizes).ok_or(RamError::TooLarge)?;
+        if stretches.is_empty() {
+            return Err(RamError::Empty);
+        }
+        let mut mappings = Vec::with_capacity(config.cells.len());
+        for cell in &config.cells {
+            let mapping = Mapping::new(cell.bytes, cell.page_size, cell.host_node)
+                .map_err(|source| RamError::Cell { cell: cell.cell, source })?;
+            mappings.push(mapping);
+        }
+        let regions = regions(config, &stretches, &mappings);
+        let memory = memory_map(&regions)?;
+        Ok(Self { memory, regions, _mappings: mappings.into() })
+    }
+
+    /// The memory map, for whoever reads and writes guest memory.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    /// Its stretches, in guest-physical order.
+    #[must_use]
+    pub fn regions(&self) -> &[RamRegion] {
+        &self.regions
+    }
+
+    /// First guest-physical address after RAM.
+    #[must_use]
+    pub fn end(&self) -> Gpa {
+        Gpa(self.regions.last().map_or(0, |r| r.gpa.0 + r.bytes))
+    }
+}
+
+fn regions(config: &RamConfig, stretches: &[(usize, Stretch)], mappings: &[Mapping]) -> Vec<RamRegion> {
+    let mut offset = 0;
+    let mut last = None;
+    let mut regions = Vec::with_capacity(stretches.len());
+    for &(index, Stretch { start, len }) in stretches {
+        let (Some(cell), Some(mapping)) = (config.cells.get(index), mappings.get(index)) else { continue };
+        if last != Some(index) {
+            (offset, last) = (0, Some(index));
+        }
+        debug_assert!(offset + len <= mapping.len() as u64);
+        regions.push(RamRegion {
+            gpa: start,
+            hva: Hva(mapping.start().0 + offset),
+            bytes: len,
+            cell: cell.cell,
+            page_size: cell.page_size,
+            host_node: cell.host_node,
+        });
+        offset += len;
+    }
+    regions
+}
+
+fn memory_map(regions: &[RamRegion]) -> Result<GuestMemoryMmap, RamError> {
+    let boxed = |e: &dyn std::fmt::Display| RamError::Map(e.to_string().into());
+    let mut pieces = Vec::with_capacity(regions.len());
+    for region in regions {
+        let len = usize::try_from(region.bytes).map_err(|e| boxed(&e))?;
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: the range lies inside a mapping that `GuestRam` owns and drops after this
+        // map; volatile access through it is the only access.
+        let mapped = unsafe { MmapRegion::build_raw(region.hva.0 as *mut u8, len, prot, flags) };
+        let piece = GuestRegionMmap::new(mapped.map_err(|e| boxed(&e))?, GuestAddress(region.gpa.0))
+            .ok_or(RamError::TooLarge)?;
+        pieces.push(piece);
+    }
+    GuestMemoryMmap::from_regions(pieces).map_err(|e| boxed(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    fn cell(cell: u32, bytes: u64, page_size: u64) -> CellRam {
+        CellRam { cell, bytes, page_size, host_node: None }
+    }
+
+    #[test]
+    fn cells_follow_one_another_and_hold_what_is_written() {
+        let ram = GuestRam::build(&RamConfig { cells: vec![cell(0, 1 << 20, 4096), cell(1, 2 << 20, 4096)] })
+            .unwrap();
+        assert_eq!(ram.end(), Gpa(3 << 20));
+        let starts: Vec<_> = ram.regions().iter().map(|r| (r.cell, r.gpa)).collect();
+        assert_eq!(starts, [(0, Gpa(0)), (1, Gpa(1 << 20))]);
+        let across = GuestAddress((1 << 20) - 4);
+        ram.memory().write_slice(&[1, 2, 3, 4, 5, 6, 7, 8], across).unwrap();
+        let mut back = [0; 8];
+        ram.memory().read_slice(&mut back, across).unwrap();
+        assert_eq!(back, [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn every_page_is_present_before_anyone_touches_it() {
+        let ram = GuestRam::build(&RamConfig { cells: vec![cell(0, 8 << 20, 4096)] }).unwrap();
+        let start = ram.regions()[0].hva.0;
+        let maps = std::fs::read_to_string("/proc/self/numa_maps");
+        let Ok(maps) = maps else {
+            println!("skipped: this kernel has no /proc/self/numa_maps");
+            return;
+        };
+        let line = maps.lines().find(|l| l.starts_with(&format!("{start:x} "))).unwrap();
+        let pages: u64 = line
+            .split_whitespace()
+            .filter_map(|w| w.strip_prefix("anon="))
+            .map(|n| n.parse::<u64>().unwrap())
+            .sum();
+        assert_eq!(pages, (8 << 20) / 4096, "{line}");
+    }
+
+    #[test]
+    fn memory_on_a_node_is_bound_to_it() {
+        let bound = CellRam { host_node: Some(0), ..cell(0, 1 << 20, 4096) };
+        let ram = GuestRam::build(&RamConfig { cells: vec![bound] }).unwrap();
+        let Ok(maps) = std::fs::read_to_string("/proc/self/numa_maps") else {
+            println!("skipped: this kernel has no /proc/self/numa_maps");
+            return;
+        };
+        let start = format!("{:x} bind", ram.regions()[0].hva.0);
+        assert!(maps.lines().any(|l| l.starts_with(&start)), "{maps}");
+    }
+
+    #[test]
+    fn a_node_that_does_not_exist_is_named() {
+        let absent = CellRam { host_node: Some(900), ..cell(3, 1 << 20, 4096) };
+        let error = GuestRam::build(&RamConfig { cells: vec![absent] }).unwrap_err();
+        assert!(
+            matches!(&error, RamError::Cell { cell: 3, source: MappingError::Bind { node: 900, .. } }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn sizes_that_are_no_whole_pages_are_refused() {
+        for (bytes, page_size) in [(4097, 4096), (1 << 20, 2 << 20), (4096, 3000)] {
+            let error = GuestRam::build(&RamConfig { cells: vec![cell(0, bytes, page_size)] }).unwrap_err();
+            assert!(matches!(error, RamError::Cell { source: MappingError::Size { .. }, .. }), "{bytes}");
+        }
+        assert!(matches!(GuestRam::build(&RamConfig { cells: vec![] }), Err(RamError::Empty)));
+    }
+}
