@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use pinion_benches::{accelerator_machine, dense_machine, filled, guest, large_machine};
+use pinion_benches::{accelerator_machine, dense_machine, filled, guest, large_machine, wide_machine};
 use pinion_machine::Machine;
 use pinion_planner::{Occupancy, Request, plan};
 
@@ -33,6 +33,11 @@ fn main() {
     measure("dense/60-guests/2-cores", &dense, &sixty, &guest("t/a", 2, 4096));
     measure("dense/60-guests/12-cores", &dense, &sixty, &guest("t/a", 12, 8192));
     measure("dense/60-guests/refused", &dense, &sixty, &guest("t/a", 200, 8192));
+    let wide = wide_machine();
+    let wide_sixty = filled(&wide, 60);
+    println!("8 nodes x 256 cores x 2 threads, {} guests placed (limit 200 us)", wide_sixty.holdings.len());
+    measure("wide/60-guests/8-cores", &wide, &wide_sixty, &guest("t/a", 8, 4096));
+    measure("wide/60-guests/600-cores", &wide, &wide_sixty, &guest("t/a", 600, 8192));
     println!("34 nodes, 2 with CPUs");
     measure("accelerators/idle/100-cores", &accelerators, &free, &guest("t/a", 100, 8192));
 }

@@ -23,11 +23,17 @@ pub fn dense_machine() -> Machine {
     Shape::new(8, 32).threads(2).l3_cores(8).blocks(4, 12, 32).huge_pages(PageSize::MIB2, 1 << 16).build()
 }
 
+/// 8 nodes with 512 CPUs each.
+#[must_use]
+pub fn wide_machine() -> Machine {
+    Shape::new(8, 256).threads(2).l3_cores(8).blocks(4, 12, 32).huge_pages(PageSize::MIB2, 1 << 16).build()
+}
+
 /// 34 nodes of which two have CPUs: 72 cores each.
 #[must_use]
 pub fn accelerator_machine() -> Machine {
     let memory_only: Vec<u32> = (2..34).collect();
-    Shape::new(34, 72).without_cpus(&memory_only).huge_pages(PageSize::MIB2, 1 << 16).build()
+    Shape::new(34, 72).threads(2).without_cpus(&memory_only).huge_pages(PageSize::MIB2, 1 << 16).build()
 }
 
 /// A guest with dedicated CPUs, two threads per core, on 2 MiB pages.

@@ -100,8 +100,10 @@ impl CpuSet {
 
     /// Members in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = CpuId> + '_ {
-        self.words.iter().zip(0u32..).flat_map(|(&word, index)| {
-            (0..64u32).filter(move |bit| word >> bit & 1 == 1).map(move |bit| CpuId(index * 64 + bit))
+        self.words.iter().zip(0u32..).filter(|(word, _)| **word != 0).flat_map(|(&word, index)| {
+            // Each step clears the lowest bit that is set.
+            let rest = std::iter::successors(Some(word), |w| Some(w & w.wrapping_sub(1)));
+            rest.take_while(|w| *w != 0).map(move |w| CpuId(index * 64 + w.trailing_zeros()))
         })
     }
 

@@ -75,51 +75,51 @@ impl Inquiry<'_> {
         room
     }
 
-    fn enough(&self, missing: Missing) -> bool {
-        self.fits(&self.with(missing), self.demand)
-    }
-
-    /// The least that makes it fit where `most` does, by halving.
-    fn least(most: u64, enough: impl Fn(u64) -> bool) -> Option<u64> {
-        if !enough(most) {
-            return None;
+    /// The least of a node's kind of missing thing that makes it fit, over all nodes, the
+    /// lowest node where several need as little. A node is only looked into when less than
+    /// the least so far would do there.
+    fn least(&self, most: u64, missing: impl Fn(usize, u64) -> Missing) -> Option<Missing> {
+        let enough = |node, amount| self.fits(&self.with(missing(node, amount)), self.demand);
+        let mut best: Option<(usize, u64)> = None;
+        for node in (0..self.stock.nodes.len()).filter(|n| self.has_cpus(*n)) {
+            let mut high = match best {
+                Some((_, 0)) => break,
+                Some((_, amount)) => amount - 1,
+                None => most,
+            };
+            if !enough(node, high) {
+                continue;
+            }
+            let mut low = 0;
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if enough(node, middle) { high = middle } else { low = middle + 1 }
+            }
+            best = Some((node, high));
         }
-        let (mut low, mut high) = (0, most);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if enough(middle) { high = middle } else { low = middle + 1 }
-        }
-        Some(high)
-    }
-
-    fn least_cores(&self, node: usize, pages: u64) -> Option<u32> {
-        let most = u64::from(self.demand.cores.saturating_add(self.demand.io));
-        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-        Self::least(most, |n| self.enough(Missing { node, cores: narrow(n), pages })).map(narrow)
-    }
-
-    fn least_pages(&self, node: usize, cores: u32) -> Option<u64> {
-        Self::least(self.demand.pages, |pages| self.enough(Missing { node, cores, pages }))
+        best.map(|(node, amount)| missing(node, amount))
     }
 
     /// The node and amounts to add so that CPUs and memory suffice: one kind if that is
-    /// enough, else both on one node; of these the smallest part of what is asked.
+    /// enough, the one of which a smaller part of what is asked is missing; else both on one
+    /// node, as few cores as can be.
     fn missing(&self) -> Option<Missing> {
-        let nodes = || (0..self.stock.nodes.len()).filter(|n| self.has_cpus(*n));
-        let cores = nodes()
-            .filter_map(|node| self.least_cores(node, 0).map(|cores| Missing { node, cores, pages: 0 }));
-        let pages = nodes()
-            .filter_map(|node| self.least_pages(node, 0).map(|pages| Missing { node, cores: 0, pages }));
-        let both = nodes().filter_map(|node| {
-            let cores = self.least_cores(node, self.demand.pages)?;
-            let pages = self.least_pages(node, cores)?;
-            Some(Missing { node, cores, pages })
-        });
-        let size = |m: &Missing| {
-            let (cores, pages) = (u128::from(self.demand.cores), u128::from(self.demand.pages));
-            (u128::from(m.cores) * pages + u128::from(m.pages) * cores, m.node)
-        };
-        cores.chain(pages).min_by_key(size).or_else(|| both.min_by_key(size))
+        let (cores, pages) = (self.demand.cores, self.demand.pages);
+        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let most = u64::from(cores.saturating_add(self.demand.io));
+        let by_cores = self.least(most, |node, n| Missing { node, cores: narrow(n), pages: 0 });
+        let by_pages = self.least(pages, |node, pages| Missing { node, cores: 0, pages });
+        let part =
+            |m: &Missing| u128::from(m.cores) * u128::from(pages) + u128::from(m.pages) * u128::from(cores);
+        by_cores.into_iter().chain(by_pages).min_by_key(part).or_else(|| {
+            let both = self.least(most, |node, n| Missing { node, cores: narrow(n), pages })?;
+            self.least(pages, |node, pages| Missing {
+                node,
+                // Where that is not the node, no fewer pages than all can be missing there.
+                cores: if node == both.node { both.cores } else { 0 },
+                pages,
+            })
+        })
     }
 
     fn has_cpus(&self, node: usize) -> bool {

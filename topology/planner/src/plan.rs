@@ -99,33 +99,22 @@ impl Layout<'_> {
         for (node, cores, _) in used {
             let domains = &stock.nodes.get(*node)?.domains;
             let hosts = domains.iter().filter_map(|d| in_domain.get(*d)).flatten();
-            let hosts: Vec<(stock::FreeCore, Vec<CpuId>)> = hosts.map(|c| (*c, self.cpus_of(*c))).collect();
-            cells.push(if demand.dedicated() {
-                self.guest_cores(&hosts, *cores)
-            } else {
-                hosts.into_iter().map(|(_, cpus)| cpus).collect()
-            });
+            let cpus = stock.cpus_of(&hosts.map(|core| core.index).collect::<Vec<_>>());
+            cells.push(if demand.dedicated() { self.guest_cores(&cpus, *cores) } else { cpus });
         }
         Some(cells)
     }
 
-    fn cpus_of(&self, core: stock::FreeCore) -> Vec<CpuId> {
-        let core = self.search.stock.machine.cores.get(core.index);
-        let online = |cpu: &CpuId| self.search.stock.machine.cpu(*cpu).is_some();
-        core.map(|c| c.cpus.iter().filter(online).collect()).unwrap_or_default()
-    }
-
     /// One guest core per host core; where there are more, the lowest host cores take
     /// several, each on CPUs of its own.
-    fn guest_cores(&self, hosts: &[(stock::FreeCore, Vec<CpuId>)], cores: u32) -> Vec<Vec<CpuId>> {
-        let threads = self.search.demand.threads;
-        let mut extra = cores.saturating_sub(u32::try_from(hosts.len()).unwrap_or(u32::MAX));
+    fn guest_cores(&self, hosts: &[Vec<CpuId>], cores: u32) -> Vec<Vec<CpuId>> {
+        let threads = self.search.demand.threads as usize;
+        let mut extra = (cores as usize).saturating_sub(hosts.len());
         let mut guest = Vec::with_capacity(cores as usize);
-        for (core, cpus) in hosts {
-            let more = extra.min((core.width / threads).saturating_sub(1));
+        for cpus in hosts {
+            let more = extra.min((cpus.len() / threads).saturating_sub(1));
             extra -= more;
-            let several = cpus.chunks_exact(threads as usize).take(more as usize + 1);
-            guest.extend(several.map(<[CpuId]>::to_vec));
+            guest.extend(cpus.chunks_exact(threads).take(more + 1).map(<[CpuId]>::to_vec));
         }
         guest
     }

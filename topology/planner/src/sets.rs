@@ -35,8 +35,10 @@ pub(crate) fn best(
 pub(crate) fn roomiest(all: &[Candidate], count: usize) -> Option<Vec<usize>> {
     let mut order: Vec<usize> = (0..all.len()).collect();
     order.sort_by_key(|i| (Reverse(all.get(*i).map_or(0, |c| c.room.most)), *i));
-    let shares = |c: &Candidate| all.iter().filter(|o| o.room.home == c.room.home).count() > 1;
-    if all.iter().any(shares) {
+    let mut homes: Vec<usize> = all.iter().map(|c| c.room.home).collect();
+    homes.sort_unstable();
+    homes.dedup();
+    if homes.len() < all.len() {
         order = by_marginal_room(all, order);
     }
     order.truncate(count);

@@ -3,7 +3,7 @@
 //! Built once per plan in one pass over the machine's CPUs; everything after works on
 //! these counts and asks for single cores only once the nodes and domains are chosen.
 
-use pinion_machine::{CoreId, CpuSet, Machine, NodeId};
+use pinion_machine::{CoreId, CpuId, CpuSet, Machine, NodeId};
 
 use crate::demand::Demand;
 use crate::{Occupancy, memory};
@@ -248,7 +248,7 @@ impl<'a> Stock<'a> {
         }
     }
 
-    /// Free cores of one domain, in the order of their ids.
+    /// Free cores of the wanted domains, in the order of their ids.
     pub(crate) fn free_cores(&self, wanted: impl Fn(usize) -> bool) -> Vec<FreeCore> {
         let wanted = |(index, core): (usize, &CoreStock)| {
             let domain = core.domain as usize;
@@ -256,6 +256,23 @@ impl<'a> Stock<'a> {
             (core.free && wanted(domain)).then_some(FreeCore { index, id, domain, width: core.width })
         };
         self.cores.iter().enumerate().filter_map(wanted).collect()
+    }
+
+    /// The CPUs of some cores, given by their index in the machine, in the order given.
+    pub(crate) fn cpus_of(&self, cores: &[usize]) -> Vec<Vec<CpuId>> {
+        let mut at = Dense::default();
+        for (place, index) in cores.iter().enumerate() {
+            if let Some(core) = self.machine.cores.get(*index) {
+                at.set(core.id.0, place);
+            }
+        }
+        let mut cpus = vec![Vec::new(); cores.len()];
+        for cpu in &self.machine.cpus {
+            if let Some(cpus) = at.get(cpu.core.0).and_then(|place| cpus.get_mut(place)) {
+                cpus.push(cpu.id);
+            }
+        }
+        cpus
     }
 
     /// Distance between nodes by index; 20, the kernel's default, where unknown.
