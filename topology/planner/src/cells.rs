@@ -243,3 +243,72 @@ impl<'a> Exact<'a> {
         i64::try_from(memory::share(self.demand, cores).1.min(free)).unwrap_or(i64::MAX / 64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pinion_machine::PageSize;
+
+    use super::*;
+    use crate::CpuPolicy;
+
+    fn demand(cores: u32, per_socket: u32, pages: u64) -> Demand {
+        Demand {
+            cores,
+            threads: 1,
+            per_socket,
+            pages,
+            page: PageSize::MIB2,
+            policy: CpuPolicy::Dedicated,
+            io: 0,
+        }
+    }
+
+    fn rooms(most: &[u32]) -> Vec<CellRoom> {
+        let room = |(home, most): (usize, &u32)| CellRoom { most: *most, home, home_most: 1000, free: 1000 };
+        most.iter().enumerate().map(room).collect()
+    }
+
+    fn cores(demand: &Demand, most: &[u32]) -> Option<Vec<u32>> {
+        split(demand, &rooms(most), Rounding::Up).map(|s| s.cores)
+    }
+
+    #[test]
+    fn the_most_even_split_gives_the_first_cells_more() {
+        assert_eq!(cores(&demand(8, 8, 100), &[9, 9, 9]), Some(vec![3, 3, 2]));
+        assert_eq!(cores(&demand(8, 8, 100), &[2, 9, 9]), Some(vec![2, 3, 3]));
+        assert_eq!(cores(&demand(8, 8, 100), &[1, 2, 5]), Some(vec![1, 2, 5]));
+        assert_eq!(cores(&demand(9, 9, 100), &[1, 2, 5]), None);
+    }
+
+    #[test]
+    fn fewer_straddled_sockets_come_before_evenness() {
+        assert_eq!(cores(&demand(12, 4, 100), &[9, 9]), Some(vec![8, 4]));
+        assert_eq!(cores(&demand(12, 4, 100), &[7, 9]), Some(vec![4, 8]));
+        assert_eq!(cores(&demand(12, 4, 100), &[7, 7]), Some(vec![6, 6]), "one straddles either way");
+        assert_eq!(cores(&demand(6, 2, 100), &[3, 3, 3]), Some(vec![2, 2, 2]));
+    }
+
+    #[test]
+    fn a_cell_has_the_memory_of_a_page_at_least() {
+        assert_eq!(cores(&demand(8, 8, 2), &[8, 3]), None, "three eighths of two pages are no page");
+        assert_eq!(cores(&demand(8, 8, 2), &[8, 4]), Some(vec![4, 4]));
+        assert_eq!(cores(&demand(8, 8, 1), &[4, 4]), None);
+    }
+
+    #[test]
+    fn cells_on_one_memory_share_its_room() {
+        let mut shared = rooms(&[4, 4, 4]);
+        for room in &mut shared[..2] {
+            (room.home, room.home_most) = (7, 4);
+        }
+        let split = split(&demand(8, 8, 100), &shared, Rounding::Up);
+        assert_eq!(split.map(|s| s.cores), Some(vec![2, 2, 4]));
+    }
+
+    #[test]
+    fn thousands_of_cores_are_split_at_once() {
+        let most = [500; 16];
+        assert_eq!(cores(&demand(7000, 7000, 70_000), &most).map(|c| c.iter().sum::<u32>()), Some(7000));
+        assert_eq!(cores(&demand(7000, 7, 70_000), &most).map(|c| c.len()), Some(16));
+    }
+}

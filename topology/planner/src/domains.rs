@@ -130,3 +130,68 @@ fn taken(offer: &Offer, next: &[Vec<Option<Cost>>], c: usize, s: usize) -> Optio
     let (whole, room) = next.get(c.checked_sub(1)?)?.get(before).copied().flatten()?;
     Some((whole + u32::from(offer.whole), room + square(offer.free)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offers(free: &[(u32, bool)]) -> Vec<Offer> {
+        free.iter().map(|(free, whole)| Offer { free: *free, whole: *whole }).collect()
+    }
+
+    fn cores(free: &[(u32, bool)], n: u32) -> Option<Vec<u32>> {
+        take(&offers(free), n).map(|t| t.cores)
+    }
+
+    #[test]
+    fn one_domain_is_taken_where_one_suffices() {
+        assert_eq!(cores(&[(4, true), (3, false), (2, false)], 2), Some(vec![0, 0, 2]), "the fullest");
+        assert_eq!(cores(&[(4, true), (3, false), (2, false)], 4), Some(vec![4, 0, 0]));
+        assert_eq!(cores(&[(4, true), (4, true)], 3), Some(vec![3, 0]), "the lowest");
+    }
+
+    #[test]
+    fn whole_domains_are_kept_where_as_few_others_suffice() {
+        assert_eq!(cores(&[(8, true), (5, false), (6, false)], 9), Some(vec![0, 5, 4]));
+        assert_eq!(cores(&[(8, true), (5, false), (6, false)], 12), Some(vec![8, 4, 0]));
+    }
+
+    #[test]
+    fn too_few_cores_are_refused() {
+        assert_eq!(take(&offers(&[(2, true), (0, false)]), 3), None);
+        assert_eq!(cores(&[(0, false), (3, true)], 3), Some(vec![0, 3]));
+        assert_eq!(cores(&[(2, true)], 0), Some(vec![0]));
+    }
+
+    #[test]
+    fn several_domains_are_as_cheap_as_any_choice() {
+        // Every choice over many shapes of five domains.
+        for seed in 0..2000u32 {
+            let free: Vec<(u32, bool)> = (0..5)
+                .map(|i| {
+                    let r = seed.wrapping_mul(2_654_435_761 + i * 977) >> 11;
+                    (r % 5, r / 5 % 3 == 0)
+                })
+                .collect();
+            let free = offers(&free);
+            let total: u32 = free.iter().map(|o| o.free).sum();
+            for n in 1..=total {
+                let taken = take(&free, n).unwrap();
+                let best = (0u32..32).filter_map(|set| cost_of(&free, set, n)).min().unwrap();
+                assert_eq!((taken.domains, taken.whole, taken.room), best, "{free:?} {n}");
+                assert_eq!(taken.cores.iter().sum::<u32>(), n);
+            }
+        }
+    }
+
+    /// Cost of taking these domains, the left-over cores kept together where they can be.
+    fn cost_of(free: &[Offer], set: u32, n: u32) -> Option<(u32, u32, u64)> {
+        let chosen: Vec<&Offer> = (0..5).filter(|i| set >> i & 1 == 1).map(|i| &free[i]).collect();
+        let total: u32 = chosen.iter().map(|o| o.free).sum();
+        let over = total.checked_sub(n)?;
+        let used = chosen.iter().all(|o| o.free > over);
+        let room = chosen.iter().map(|o| square(o.free)).sum::<u64>();
+        let whole = chosen.iter().map(|o| u32::from(o.whole)).sum();
+        used.then(|| (set.count_ones(), whole, room - square(over)))
+    }
+}

@@ -54,6 +54,16 @@ pub(crate) fn refusal(
     Refusal { name: request.name.clone(), reason, message, shortages, nearest }
 }
 
+/// The refusal of a request for more vCPUs than any machine has CPUs.
+pub(crate) fn too_many(request: &Request, demand: &Demand, most: u64) -> Refusal {
+    let needed = u64::from(demand.cores) * u64::from(demand.threads);
+    let shortages =
+        vec![Shortage { resource: "cpus".into(), node: None, needed, free: most, held_by: Vec::new() }];
+    let message = message::sentence(request, demand, &shortages, None);
+    let reason = RefusalReason::InsufficientCpus;
+    Refusal { name: request.name.clone(), reason, message, shortages, nearest: None }
+}
+
 impl Inquiry<'_> {
     fn fits(&self, room: &Room, demand: &Demand) -> bool {
         Search::new(self.stock, room, demand, self.devices).fits()

@@ -11,6 +11,10 @@ use crate::stock::Stock;
 use crate::{Cell, Device, Emulator, IoThread, IoThreadPlace, Occupancy, Placement, Refusal, Request, Vcpu};
 use crate::{explain, stock};
 
+/// The most vCPUs of a guest: as many as a CPU set can name. Shared vCPUs could otherwise
+/// be without bound.
+const MOST_VCPUS: u64 = 65_536;
+
 /// Places a VM on a machine, or says why it cannot be placed.
 ///
 /// # Errors
@@ -18,6 +22,9 @@ use crate::{explain, stock};
 /// request that fits.
 pub fn plan(machine: &Machine, occupancy: &Occupancy, request: &Request) -> Result<Placement, Refusal> {
     let demand = Demand::of(request);
+    if u64::from(demand.cores) * u64::from(demand.threads) > MOST_VCPUS {
+        return Err(explain::too_many(request, &demand, MOST_VCPUS));
+    }
     let stock = Stock::new(machine, occupancy, &demand);
     let devices = DevicePool::new(machine, occupancy, request);
     let search = Search::new(&stock, &stock.room, &demand, &devices);
