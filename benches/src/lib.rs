@@ -36,6 +36,26 @@ pub fn accelerator_machine() -> Machine {
     Shape::new(34, 72).threads(2).without_cpus(&memory_only).huge_pages(PageSize::MIB2, 1 << 16).build()
 }
 
+/// 64 equally distant nodes of 8 cores, and a ledger that leaves a different few of them
+/// free on each: the case with the most choices that cannot be told apart.
+#[must_use]
+pub fn ragged_machine() -> (Machine, Occupancy) {
+    let machine = Shape::new(64, 8).threads(2).l3_cores(4).huge_pages(PageSize::MIB2, 1 << 16).build();
+    let mut occupancy = filled(&machine, 0);
+    let held = |core: u32| core.wrapping_mul(2_654_435_761) >> 7;
+    let taken =
+        machine.cores.iter().filter(|c| c.id.0 > 0 && held(c.id.0) % 5 < 2 + c.node.map_or(0, |n| n.0) % 2);
+    occupancy.holdings.push(pinion_planner::Holding {
+        owner: "bench/other".to_owned(),
+        state: HoldingState::Committed,
+        cpus: taken.flat_map(|c| c.cpus.iter()).collect(),
+        floating: Vec::new(),
+        memory: Vec::new(),
+        devices: Vec::new(),
+    });
+    (machine, occupancy)
+}
+
 /// A guest with dedicated CPUs, two threads per core, on 2 MiB pages.
 #[must_use]
 pub fn guest(name: &str, cores: u32, mebibytes: u64) -> Request {

@@ -1,8 +1,15 @@
 //! The planner: `plan(&Machine, &Occupancy, &Request) -> Result<Placement, Refusal>`.
 //!
 //! Pure: no I/O, no clock, no randomness; the same inputs give the same bytes.
-//! Called by the command line, the node agent and the controller. Nothing else in
-//! the tree decides placement.
+//! Called by the command line, the node agent and the controller, on whatever thread they
+//! like. Nothing else in the tree decides placement.
+//!
+//! How a plan is made, module by module: `demand` is the request in guest cores and pages;
+//! `stock` counts what is free, once; `search` tries sharing levels and numbers of nodes,
+//! `sets` chooses several nodes, `cells` splits the guest cores over them, `memory` the
+//! pages, `domains` chooses L3 domains on a node, `devices` and `io_threads` theirs;
+//! `score` is the order in which all of that is weighed; `plan` lays the choice out, and
+//! `explain` says why there is none.
 
 #![forbid(unsafe_code)]
 

@@ -3,7 +3,7 @@
 //! Sets are built in one order, so each is met once; of interchangeable nodes only the
 //! lowest are taken; a branch is left when its rooms cannot hold the guest or its distance
 //! cannot be as small as the best known. The search is exact until it has taken
-//! [`STEPS`]; then the best set met so far stands.
+//! [`STEPS`], more than there are sets of 12 nodes; then the best set met so far stands.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::score::Level;
 use crate::search::{Candidate, Choice, Search};
 
 /// Branches tried before the best set met so far is taken.
-pub(crate) const STEPS: u32 = 20_000;
+pub(crate) const STEPS: u32 = 5_000;
 
 /// The best `count` of the candidates.
 pub(crate) fn best(
@@ -128,7 +128,10 @@ impl<'a> Sets<'a> {
         let Some(roomiest) = roomiest(&self.all, self.all.len()) else { return };
         self.weigh(roomiest.get(..self.count).unwrap_or(&[]));
         let around = |i| self.around(i, &roomiest);
-        let mut found: Vec<(u64, Vec<usize>)> = (0..self.all.len()).filter_map(around).collect();
+        // Around the last of several alike the same sets are found as around the first.
+        let first = |i: &usize| self.twin.get(*i).is_some_and(Option::is_none);
+        let mut found: Vec<(u64, Vec<usize>)> =
+            (0..self.all.len()).filter(first).filter_map(around).collect();
         found.sort_unstable();
         found.dedup();
         for (_, set) in found.into_iter().take(2) {
@@ -153,8 +156,16 @@ impl<'a> Sets<'a> {
                 let others = roomy.iter().filter(|r| **r != i && !set.contains(r)).take(after);
                 room + most(i) + others.map(|r| most(*r)).sum::<u64>() >= u64::from(self.search.demand.cores)
             };
-            let open = (0..self.all.len()).filter(|i| !set.contains(i) && fits(*i));
-            let next = open.min_by_key(|i| (weight.get(*i).copied(), *i))?;
+            // The nearest that fits; mostly the first that is tried does.
+            let mut open: Vec<usize> = (0..self.all.len()).filter(|i| !set.contains(i)).collect();
+            let next = loop {
+                let near = |p: &usize| open.get(*p).map(|i| (weight.get(*i).copied(), *i));
+                let place = (0..open.len()).min_by_key(near)?;
+                let next = open.swap_remove(place);
+                if fits(next) {
+                    break next;
+                }
+            };
             sum += weight.get(next)?;
             room += most(next);
             set.push(next);
