@@ -12,7 +12,7 @@ use crate::vectored::{Transfer, read_exact, write_all};
 use crate::{Access, Disk, DiskError, OpenError, SECTOR, Space};
 
 /// Written in one go when the file system cannot make zeroes itself.
-const ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
 
 #[derive(Debug)]
 pub(crate) struct RawDisk {

@@ -60,7 +60,7 @@ pub struct Interest {
 
 impl Interest {
     /// Watches `source`; its events carry `token`.
-    pub fn new(source: &impl AsRawFd, token: u32, watch: Watch) -> Self {
+    pub fn new(source: &(impl AsRawFd + ?Sized), token: u32, watch: Watch) -> Self {
         Self { fd: source.as_raw_fd(), token, watch }
     }
 }

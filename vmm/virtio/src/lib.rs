@@ -12,9 +12,10 @@ pub mod block;
 mod buffers;
 mod device;
 mod interrupt;
+pub mod net;
+pub mod rng;
 
 mod queue;
-pub mod rng;
 mod service;
 mod transport;
 mod used_ring;

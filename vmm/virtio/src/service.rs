@@ -68,7 +68,7 @@ pub(crate) fn drain(
     // Fails when another look was enough already.
     let _ = active.kick.read();
     let mut left = BUDGET;
-    loop {
+    for _ in 0..BUDGET {
         active.queue.ignore_kicks()?;
         while let Some(chain) = active.queue.pop()? {
             let written = serve(&chain)?;
@@ -79,13 +79,17 @@ pub(crate) fn drain(
                 return Ok(());
             }
             if left == 0 {
-                // Comes back through the loop: level-triggered, so nothing is lost.
-                let _ = active.kick.write(1);
-                return Ok(());
+                break;
             }
+        }
+        if left == 0 {
+            break;
         }
         if !active.queue.want_kicks()? {
             return Ok(());
         }
     }
+    // There is more: back through the loop, so that others have their turn.
+    let _ = active.kick.write(1);
+    Ok(())
 }

@@ -7,8 +7,9 @@ use crate::buffers::Buffers;
 use crate::{Chain, QueueError};
 use vmm_block::{SECTOR, Space};
 
-const HEADER: u64 = 16;
-const RANGE: u64 = 16;
+/// Bytes of a request's header, and of a range in a discard.
+const HEADER: usize = 16;
+const RANGE: usize = 16;
 const RANGE_UNMAP: u32 = 1;
 
 /// What the driver reads in the status byte.
@@ -70,9 +71,9 @@ impl<'a> Request<'a> {
     pub(crate) fn parse(memory: &'a GuestMemoryMmap, chain: &Chain) -> Result<Self, QueueError> {
         let mut readable = Buffers::new(memory, &chain.readable, Permissions::Read)?;
         let mut writable = Buffers::new(memory, &chain.writable, Permissions::Write)?;
-        let header = readable.take_front(HEADER).ok_or(QueueError::Request)?;
+        let header = readable.take_front(HEADER as u64).ok_or(QueueError::Request)?;
         let status = writable.take_back(1).ok_or(QueueError::Request)?;
-        let mut bytes = [0; HEADER as usize];
+        let mut bytes = [0; HEADER];
         header.read_into(&mut bytes);
         let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = bytes;
         let offset = u64::from_le_bytes(sector).checked_mul(SECTOR);
@@ -101,12 +102,15 @@ fn whole_sectors(buffers: &Buffers<'_>) -> bool {
 }
 
 fn ranges(mut data: Buffers<'_>, purpose: Purpose) -> Result<Vec<DiskRange>, Status> {
-    if data.len() == 0 || !data.len().is_multiple_of(RANGE) || data.len() / RANGE > u64::from(MAX_RANGES) {
+    if data.len() == 0
+        || !data.len().is_multiple_of(RANGE as u64)
+        || data.len() / RANGE as u64 > u64::from(MAX_RANGES)
+    {
         return Err(Status::IoError);
     }
     let mut ranges = Vec::new();
-    while let Some(range) = data.take_front(RANGE) {
-        let mut bytes = [0; RANGE as usize];
+    while let Some(range) = data.take_front(RANGE as u64) {
+        let mut bytes = [0; RANGE];
         range.read_into(&mut bytes);
         let [sector @ .., n0, n1, n2, n3, f0, f1, f2, f3] = bytes;
         let (sectors, flags) = (u32::from_le_bytes([n0, n1, n2, n3]), u32::from_le_bytes([f0, f1, f2, f3]));

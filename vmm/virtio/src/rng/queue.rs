@@ -19,6 +19,8 @@ pub(crate) const TOKEN_TIMER: u32 = 1;
 const CHUNK: usize = 4096;
 /// Bytes for each period.
 const ALLOWANCE: u64 = 64 * 1024;
+/// Looks at the queue in one go.
+const ROUNDS: usize = 64;
 const PERIOD: Duration = Duration::from_millis(64);
 
 /// What may still be given in this period.
@@ -81,7 +83,7 @@ impl Subscriber for RngWorker {
 impl RngWorker {
     fn fill(&mut self) -> Result<Pause, QueueError> {
         let memory = self.active.queue.memory();
-        loop {
+        for _ in 0..ROUNDS {
             self.active.queue.ignore_kicks()?;
             while self.allowance.0 > 0 {
                 let Some(chain) = self.active.queue.pop()? else { break };
@@ -101,6 +103,9 @@ impl RngWorker {
                 return Ok(Pause::Idle);
             }
         }
+        // There is more: back through the loop, so that others have their turn.
+        let _ = self.active.kick.write(1);
+        Ok(Pause::Idle)
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum Region {
 
 /// What an access to the BAR means: a region and the offset in it.
 pub(crate) fn region(offset: u64, len: usize) -> Option<(Region, u64)> {
-    if !matches!(len, 1 | 2 | 4 | 8) || offset % len as u64 != 0 {
+    if !matches!(len, 1 | 2 | 4 | 8) || !offset.is_multiple_of(len as u64) {
         return None;
     }
     let page = u64::from(PAGE);
