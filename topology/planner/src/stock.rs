@@ -232,15 +232,19 @@ impl<'a> Stock<'a> {
         }
     }
 
+    /// The CPUs of each node that shared vCPUs float over. A ledger that also dedicates one
+    /// of them, or that names CPUs gone offline, does not make them part of a pool.
     fn find_pools(&mut self, occupancy: &Occupancy) {
+        let machine = self.machine;
+        let held = occupancy.holdings.iter().fold(self.housekeeping.clone(), |all, h| all.union(&h.cpus));
         for floating in occupancy.holdings.iter().flat_map(|h| &h.floating) {
-            let on = |n: &&mut NodeStock| {
-                floating.cpus.first().and_then(|c| self.machine.cpu(c)).and_then(|c| c.node) == Some(n.id)
-            };
-            if let Some(node) = self.nodes.iter_mut().find(on) {
-                let cpus = floating.cpus.difference(&self.housekeeping);
+            let first = floating.cpus.first().and_then(|c| machine.cpu(c)).and_then(|c| c.node);
+            for (node, known) in self.nodes.iter_mut().zip(&machine.nodes) {
+                let cpus = floating.cpus.intersection(&known.cpus).difference(&held);
                 node.pool = node.pool.union(&cpus);
-                node.pool_vcpus = node.pool_vcpus.saturating_add(floating.vcpus);
+                if first == Some(node.id) {
+                    node.pool_vcpus = node.pool_vcpus.saturating_add(floating.vcpus);
+                }
             }
         }
         for (room, node) in self.room.nodes.iter_mut().zip(&self.nodes) {

@@ -56,6 +56,9 @@ impl<'a> Bench<'a> {
         }
         for holding in &world.occupancy.holdings {
             taken = taken.union(&holding.cpus);
+            for floating in &holding.floating {
+                taken = taken.union(&floating.cpus);
+            }
         }
         let cores = machine.cores.iter().map(|c| HostCore {
             id: c.id,

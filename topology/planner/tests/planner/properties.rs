@@ -25,6 +25,7 @@ fn check(world: &World, placed: &Placement) {
     let mut taken: CpuSet = placed.emulator.cpus.clone();
     for holding in &world.occupancy.holdings {
         taken = taken.union(&holding.cpus);
+        taken = holding.floating.iter().fold(taken, |all, f| all.union(&f.cpus));
     }
     for cpu in own.iter() {
         let core = world.machine.core(core_of(world, cpu)).map(|c| c.cpus.clone()).unwrap_or_default();
@@ -43,7 +44,13 @@ fn check(world: &World, placed: &Placement) {
             assert!(siblings.iter().all(|v| v.cell == siblings[0].cell));
         }
     } else {
-        assert!(placed.vcpus.iter().all(|v| !v.cpus.is_empty() && v.cpus.is_disjoint(&own)));
+        let held = world.occupancy.holdings.iter().fold(own, |all, h| all.union(&h.cpus));
+        let online = world.machine.online();
+        for vcpu in &placed.vcpus {
+            let housekeeping = vcpu.cpus.is_subset(&placed.emulator.cpus);
+            assert!(housekeeping || vcpu.cpus.is_disjoint(&held.union(&placed.emulator.cpus)));
+            assert!(!vcpu.cpus.is_empty() && vcpu.cpus.is_subset(&online));
+        }
     }
     check_cells(world, placed);
     check_devices(world, placed);

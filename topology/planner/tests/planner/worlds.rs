@@ -2,8 +2,8 @@
 
 use pinion_machine::{Bdf, CpuId, CpuSet, HugePagePool, Machine, NodeId, PageSize};
 use pinion_planner::{
-    CpuPolicy, DeviceRequest, GuestTopology, HeldMemory, Holding, HoldingState, IoThreadPlace, Occupancy,
-    Request, Shape,
+    CpuPolicy, DeviceRequest, GuestTopology, HeldFloating, HeldMemory, Holding, HoldingState, IoThreadPlace,
+    Occupancy, Request, Shape,
 };
 use proptest::prelude::*;
 
@@ -76,20 +76,27 @@ fn occupancy() -> impl Strategy<Value = Occupancy> {
     let held = (prop::collection::vec(0u32..12, 0..4), 0u32..4, 0u64..5, any::<bool>());
     let devices = prop::option::weighted(0.2, 0u8..4);
     let housekeeping = prop::collection::vec(0u32..12, 0..3);
-    (held, devices, housekeeping).prop_map(|((cpus, node, pages, reserved), device, housekeeping)| {
-        let housekeeping: CpuSet = housekeeping.into_iter().map(CpuId).collect();
-        let cpus: CpuSet = cpus.into_iter().map(CpuId).collect();
-        let bytes = pages * PAGE.bytes();
-        let holding = Holding {
-            owner: "t/other".into(),
-            state: if reserved { HoldingState::Reserved } else { HoldingState::Committed },
-            cpus: cpus.difference(&housekeeping),
-            floating: vec![],
-            memory: vec![HeldMemory { node: NodeId(node), page_size: PAGE, bytes }],
-            devices: device.map(function).into_iter().collect(),
-        };
-        Occupancy { generation: 7, housekeeping, holdings: vec![holding] }
-    })
+    let floating = (prop::collection::vec(0u32..12, 0..3), 0u32..4);
+    (held, devices, housekeeping, floating).prop_map(
+        |((cpus, node, pages, reserved), device, housekeeping, (over, vcpus))| {
+            let housekeeping: CpuSet = housekeeping.into_iter().map(CpuId).collect();
+            let cpus: CpuSet = cpus.into_iter().map(CpuId).collect();
+            let bytes = pages * PAGE.bytes();
+            let holding = Holding {
+                owner: "t/other".into(),
+                state: if reserved { HoldingState::Reserved } else { HoldingState::Committed },
+                cpus: cpus.difference(&housekeeping),
+                floating: if over.is_empty() {
+                    vec![]
+                } else {
+                    vec![HeldFloating { cpus: over.into_iter().map(CpuId).collect(), vcpus }]
+                },
+                memory: vec![HeldMemory { node: NodeId(node), page_size: PAGE, bytes }],
+                devices: device.map(function).into_iter().collect(),
+            };
+            Occupancy { generation: 7, housekeeping, holdings: vec![holding] }
+        },
+    )
 }
 
 fn request() -> impl Strategy<Value = Request> {
