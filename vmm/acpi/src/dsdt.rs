@@ -55,7 +55,8 @@ fn host_bridge(number: u8, bridge: &HostBridge, sink: &mut dyn AmlSink) {
     });
     let window64 = bridge.window64.map(|Stretch { start, len }| {
         let (first, last) = (start.0, start.0 + (len - 1));
-        AddressSpace::new_memory(AddressSpaceCacheable::PreFetchable, true, first, last, None)
+        // Not marked prefetchable: Linux would keep other BARs out of it.
+        AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, first, last, None)
     });
     let mut resources: Vec<&dyn Aml> = vec![&buses];
     if number == 0 {

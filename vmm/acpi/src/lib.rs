@@ -52,7 +52,7 @@ pub struct HostBridge {
     pub last_bus: u8,
     /// 32-bit memory window.
     pub window32: Option<Stretch>,
-    /// 64-bit prefetchable memory window.
+    /// 64-bit memory window.
     pub window64: Option<Stretch>,
     /// The cell it belongs to.
     pub cell: Option<u32>,

@@ -1,4 +1,4 @@
-//! Binding a mapping to a NUMA node, and populating it.
+//! Binding a mapping to a NUMA node, and advising the kernel on it.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use libc::{c_int, c_long, c_ulong};
 const MPOL_BIND: c_int = 2;
 const MPOL_MF_STRICT: c_long = 1;
 const MPOL_MF_MOVE: c_long = 2;
-const MADV_POPULATE_WRITE: c_int = 23;
+pub(crate) const MADV_POPULATE_WRITE: c_int = 23;
 
 /// Binds `len` bytes at `start` to one node. Must come before the first touch.
 ///
@@ -35,11 +35,11 @@ pub(crate) fn to_node(start: *mut libc::c_void, len: usize, node: u32) -> io::Re
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes the kernel take all pages of the range now, by writing zeroes; ENOMEM (or EFAULT for
-/// hugetlb) where the node has not enough.
-pub(crate) fn populate(start: *mut libc::c_void, len: usize) -> io::Result<()> {
-    // SAFETY: the range is a private mapping of ours that nobody reads yet, and populating
-    // does not change what it holds.
-    let result = unsafe { libc::madvise(start, len, MADV_POPULATE_WRITE) };
+/// Advises the kernel on a mapping of the guest's. Populating ([`MADV_POPULATE_WRITE`]) takes all pages
+/// now: ENOMEM, or EFAULT for huge pages, where the node has not enough.
+pub(crate) fn advise(start: *mut libc::c_void, len: usize, advice: c_int) -> io::Result<()> {
+    // SAFETY: the callers pass ranges of private mappings that nobody reads yet, and advice that
+    // does not change what they hold.
+    let result = unsafe { libc::madvise(start, len, advice) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,12 +1,12 @@
-//! The guest's RAM: one mapping per cell, put into guest-physical stretches.
+//! The guest's RAM: a mapping for each stretch of each cell.
 
 use std::sync::Arc;
 
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 use vmm_bus::{Gpa, Hva};
 
 use crate::layout::{self, Stretch};
-use crate::mapping::{Mapping, MappingError};
+use crate::mapping::{self, MappingError};
 
 /// What RAM to build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,13 +68,11 @@ pub enum RamError {
     Map(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The guest's RAM. Dropping it gives the pages back to the host.
+/// The guest's RAM. Pages go back to the host when this and all clones of the map are dropped.
 #[derive(Debug)]
 pub struct GuestRam {
-    // Holds raw addresses of `_mappings`; declared first, so dropped first.
-    memory: GuestMemoryMmap,
+    memory: Arc<GuestMemoryMmap>,
     regions: Vec<RamRegion>,
-    _mappings: Arc<[Mapping]>,
 }
 
 impl GuestRam {
@@ -88,20 +86,23 @@ impl GuestRam {
         if stretches.is_empty() {
             return Err(RamError::Empty);
         }
-        let mut mappings = Vec::with_capacity(config.cells.len());
-        for cell in &config.cells {
-            let mapping = Mapping::new(cell.bytes, cell.page_size, cell.host_node)
-                .map_err(|source| RamError::Cell { cell: cell.cell, source })?;
-            mappings.push(mapping);
+        let (mut regions, mut pieces) = (Vec::new(), Vec::new());
+        for (index, Stretch { start, len }) in stretches {
+            let Some(&CellRam { cell, page_size, host_node, .. }) = config.cells.get(index) else { continue };
+            let mapped =
+                mapping::map(len, page_size, host_node).map_err(|source| RamError::Cell { cell, source })?;
+            let hva = Hva(mapped.as_ptr() as u64);
+            regions.push(RamRegion { gpa: start, hva, bytes: len, cell, page_size, host_node });
+            pieces.push(GuestRegionMmap::new(mapped, GuestAddress(start.0)).ok_or(RamError::TooLarge)?);
         }
-        let regions = regions(config, &stretches, &mappings);
-        let memory = memory_map(&regions)?;
-        Ok(Self { memory, regions, _mappings: mappings.into() })
+        let memory =
+            GuestMemoryMmap::from_regions(pieces).map_err(|e| RamError::Map(e.to_string().into()))?;
+        Ok(Self { memory: Arc::new(memory), regions })
     }
 
     /// The memory map, for whoever reads and writes guest memory.
     #[must_use]
-    pub fn memory(&self) -> &GuestMemoryMmap {
+    pub fn memory(&self) -> &Arc<GuestMemoryMmap> {
         &self.memory
     }
 
@@ -116,45 +117,6 @@ impl GuestRam {
     pub fn end(&self) -> Gpa {
         Gpa(self.regions.last().map_or(0, |r| r.gpa.0 + r.bytes))
     }
-}
-
-fn regions(config: &RamConfig, stretches: &[(usize, Stretch)], mappings: &[Mapping]) -> Vec<RamRegion> {
-    let mut offset = 0;
-    let mut last = None;
-    let mut regions = Vec::with_capacity(stretches.len());
-    for &(index, Stretch { start, len }) in stretches {
-        let (Some(cell), Some(mapping)) = (config.cells.get(index), mappings.get(index)) else { continue };
-        if last != Some(index) {
-            (offset, last) = (0, Some(index));
-        }
-        debug_assert!(offset + len <= mapping.len() as u64);
-        regions.push(RamRegion {
-            gpa: start,
-            hva: Hva(mapping.start().0 + offset),
-            bytes: len,
-            cell: cell.cell,
-            page_size: cell.page_size,
-            host_node: cell.host_node,
-        });
-        offset += len;
-    }
-    regions
-}
-
-fn memory_map(regions: &[RamRegion]) -> Result<GuestMemoryMmap, RamError> {
-    let boxed = |e: &dyn std::fmt::Display| RamError::Map(e.to_string().into());
-    let mut pieces = Vec::with_capacity(regions.len());
-    for region in regions {
-        let len = usize::try_from(region.bytes).map_err(|e| boxed(&e))?;
-        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: the range lies inside a mapping that `GuestRam` owns and drops after this
-        // map; volatile access through it is the only access.
-        let mapped = unsafe { MmapRegion::build_raw(region.hva.0 as *mut u8, len, prot, flags) };
-        let piece = GuestRegionMmap::new(mapped.map_err(|e| boxed(&e))?, GuestAddress(region.gpa.0))
-            .ok_or(RamError::TooLarge)?;
-        pieces.push(piece);
-    }
-    GuestMemoryMmap::from_regions(pieces).map_err(|e| boxed(&e))
 }
 
 #[cfg(test)]

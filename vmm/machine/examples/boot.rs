@@ -1,0 +1,95 @@
+//! Boots a kernel on the machine, with nothing around it: `boot KERNEL INITRD COMMAND-LINE [key=value…]`.
+//!
+//! Keys: `sockets`, `cores`, `threads`, `cells`, `mib` (of each cell), `page` (bytes), `cpus`
+//! (a comma list, one per vCPU), `nodes` (a comma list, one per cell), `disk` (a raw image, may be repeated).
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use vmm_block::{Access, DiskOptions};
+use vmm_machine::{
+    ArmedMachine, CellConfig, ConsoleConfig, DiskConfig, GuestEnd, Hints, MachineConfig, Rng, VcpuConfig,
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut words = std::env::args().skip(1);
+    let mut next = || words.next().ok_or("usage: boot KERNEL INITRD COMMAND-LINE [key=value…]");
+    let (kernel, initrd, command_line) = (File::open(next()?)?, File::open(next()?)?, next()?);
+    let pairs: Vec<(String, String)> =
+        words.filter_map(|w| w.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()))).collect();
+    let config = config(kernel, initrd, command_line, &pairs)?;
+    let mut progress = |phase: &str, time| eprintln!("{phase}: {time:?}");
+    let machine = ArmedMachine::arm(config, &mut progress)?.run();
+    let mut wait = [PollFd::new(machine.ended_fd(), PollFlags::POLLIN)];
+    poll(&mut wait, PollTimeout::NONE)?;
+    let (end, stats) = (machine.end(), machine.stats());
+    drop(machine);
+    eprintln!(
+        "first entry after {:?}, {} reboots, {:?}, {:?}",
+        stats.first_entry, stats.reboots, stats.vcpus, stats.disks
+    );
+    match end {
+        Some(GuestEnd::PoweredOff) => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
+}
+
+fn config(
+    kernel: File,
+    initrd: File,
+    command_line: String,
+    pairs: &[(String, String)],
+) -> Result<MachineConfig, Box<dyn Error>> {
+    let last: HashMap<&str, &str> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let number = |key: &str, default: u64| last.get(key).map_or(Ok(default), |v| v.parse::<u64>());
+    let list = |key: &str| -> Result<Vec<u32>, std::num::ParseIntError> {
+        last.get(key).map_or(Ok(Vec::new()), |v| v.split(',').map(str::parse).collect())
+    };
+    let count = |key| -> Result<u32, Box<dyn Error>> { Ok(u32::try_from(number(key, 1)?)?) };
+    let (sockets, cores, threads, cells) =
+        (count("sockets")?, count("cores")?, count("threads")?, count("cells")?);
+    let (cpus, nodes) = (list("cpus")?, list("nodes")?);
+    let total = sockets * cores * threads;
+    let vcpu = |i: u32| VcpuConfig {
+        socket: i / (cores * threads),
+        core: i / threads % cores,
+        thread: i % threads,
+        cell: i * cells / total,
+        cpus: vec![cpus.get(i as usize).copied().unwrap_or(0)],
+        fifo: None,
+    };
+    let cell = |c: u32| -> Result<CellConfig, Box<dyn Error>> {
+        Ok(CellConfig {
+            memory_bytes: number("mib", 256)? << 20,
+            page_size: number("page", 4096)?,
+            host_node: nodes.get(c as usize).copied(),
+            distances: (0..cells).map(|o| if o == c { 10 } else { 21 }).collect(),
+        })
+    };
+    let options = DiskOptions { access: Access::ReadWrite, format: None };
+    let disks = pairs.iter().filter(|(k, _)| k == "disk").enumerate().map(|(n, (_, path))| {
+        let image = vmm_block::open(Path::new(path), options)?;
+        Ok(DiskConfig { name: path.clone(), image, serial: format!("disk-{n}"), io_thread: None })
+    });
+    Ok(MachineConfig {
+        sockets,
+        cores,
+        threads,
+        vcpus: (0..total).map(vcpu).collect(),
+        cells: (0..cells).map(cell).collect::<Result<_, _>>()?,
+        kernel,
+        initrd: Some(initrd),
+        command_line,
+        disks: disks.collect::<Result<_, Box<dyn Error>>>()?,
+        nets: Vec::new(),
+        rng: Rng::Present,
+        console: ConsoleConfig { output: Some(std::io::stdout().as_fd().try_clone_to_owned()?), input: None },
+        io_threads: Vec::new(),
+        emulator_cpus: vec![0],
+        hints: Hints::Dedicated,
+    })
+}

@@ -1,0 +1,353 @@
+//! Arming: the whole machine, short of its first instruction.
+//!
+//! The steps are in [`arm`]; each is a function of its own, told to `progress` with its time.
+
+use std::fs::File;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::eventfd::{EfdFlags, EventFd as EndFd};
+use vmm_acpi::{AcpiConfig, Cell, Cpu, HostBridge, platform};
+use vmm_bus::{Bus, BusDevice, BusRange, MsiRouter};
+use vmm_devices::{InterruptPin, Ioapic, Keyboard, Power, PowerSignals, Serial, SystemControl};
+use vmm_event_loop::{EventLoop, EventLoopHandle, Interest, Watch};
+use vmm_host::{PinnedThread, lock_memory, set_fifo, spawn_on};
+use vmm_kvm::{ApicId, CpuidProfile, KvmRouter, KvmVm, Topology, Vcpu};
+use vmm_memory::layout::{self, Stretch};
+use vmm_memory::{CellRam, GuestRam, RamConfig};
+use vmm_pci::{CONFIG_PORTS, ECAM_BYTES_PER_BUS, PciSegment, RootBusConfig};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::config::{ConsoleConfig, Hints, MachineConfig, Rng};
+use crate::console::{self, Buffer};
+use crate::devices::{Counters, Slots};
+use crate::error::ArmError;
+use crate::gate::Gate;
+use crate::io::Buses;
+use crate::loader::Loader;
+use crate::machine::{ArmedMachine, Console, MemoryInfo, Parts, Role};
+use crate::supervisor::{Platform, Supervisor};
+use crate::vcpu::{self, FirstEntry};
+
+/// Called with each phase of arming and how long it took.
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(&'static str, Duration);
+
+/// Builds the machine.
+///
+/// The order matters:
+/// 1. KVM comes first: without it nothing else is worth the time.
+/// 2. Memory is bound and populated before anybody can touch it.
+/// 3. Emulator and I/O threads exist before the devices that they serve.
+/// 4. The kernel is loaded last but one: only now is memory where it will stay.
+/// 5. vCPU threads come last; they wait at a gate that only [`ArmedMachine::run`] opens.
+pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<ArmedMachine, ArmError> {
+    let began = Instant::now();
+    let mut timed = Timed { last: began, progress };
+    check(&config)?;
+    let topology = Topology { sockets: config.sockets, cores: config.cores, threads: config.threads };
+    let ids: Vec<ApicId> =
+        config.vcpus.iter().map(|v| topology.apic_id(v.socket, v.core, v.thread)).collect();
+    let highest = ids.iter().max().copied().unwrap_or(ApicId(0));
+    let mut vm = KvmVm::new(ids.len(), highest)?;
+    timed.done("kvm");
+
+    let ram = Arc::new(GuestRam::build(&ram_config(&config))?);
+    vm.set_memory(Arc::clone(&ram))?;
+    timed.done("memory");
+
+    let attention = event()?;
+    let gate = Arc::new(Gate::new(ids.len(), twin(&attention)?, end_event()?));
+    let mut parts = Parts::new(vm, Arc::clone(&ram), Arc::clone(&gate));
+    let (emulator, io) = loops(&config, &mut parts)?;
+    timed.done("threads");
+
+    let window64 = layout::pci64(ram.end(), parts.vm.physical_bits());
+    let router = parts.vm.router();
+    let (buses, board) = board(&gate, &router, window64)?;
+    parts.console = console(std::mem::take(&mut config.console), &board, &buses, &emulator)?;
+    parts.power = Some(Arc::clone(&board.platform.power));
+    let slots = Slots {
+        pci: Arc::clone(&board.platform.pci),
+        ram: Arc::clone(&ram),
+        router: Arc::<KvmRouter>::clone(&router),
+        doorbells: router,
+    };
+    parts.counters = devices(&mut config, &slots, &emulator, &io)?;
+    timed.done("devices");
+
+    let acpi = acpi(&config, &ids, &ram, window64);
+    let mut loader =
+        Loader { ram, kernel: config.kernel, initrd: config.initrd, command_line: config.command_line, acpi };
+    let entry = loader.load()?;
+    let interest = Interest::new(&attention, 0, Watch::Readable);
+    let reboots = Arc::clone(&parts.reboots);
+    let supervisor =
+        Supervisor { attention, gate: Arc::clone(&gate), platform: board.platform, loader, reboots };
+    emulator.add(Box::new(supervisor), &[interest])?;
+    timed.done("kernel");
+
+    let profile = profile(topology, &config.vcpus, config.hints);
+    let first = Arc::new(FirstEntry { began, after_ns: AtomicU64::new(0) });
+    parts.first = Some(Arc::clone(&first));
+    for (index, (vcpu, id)) in (0u32..).zip(config.vcpus.iter().zip(&ids)) {
+        let kvm = parts.vm.create_vcpu(index, *id, &profile)?;
+        start_vcpu(kvm, vcpu, &mut parts, &buses, &first)?;
+    }
+    if config.vcpus.iter().any(|v| v.fifo.is_some()) {
+        lock_memory()?;
+    }
+    timed.done("vcpus");
+    Ok(ArmedMachine::new(parts, entry))
+}
+
+struct Timed<'a> {
+    last: Instant,
+    progress: Progress<'a>,
+}
+
+impl Timed<'_> {
+    fn done(&mut self, phase: &'static str) {
+        let now = Instant::now();
+        (self.progress)(phase, now - self.last);
+        self.last = now;
+    }
+}
+
+fn check(config: &MachineConfig) -> Result<(), ArmError> {
+    let product = u64::from(config.sockets) * u64::from(config.cores) * u64::from(config.threads);
+    let cells = config.cells.len();
+    let in_range = |v: &crate::VcpuConfig| {
+        v.socket < config.sockets
+            && v.core < config.cores
+            && v.thread < config.threads
+            && usize::try_from(v.cell).is_ok_and(|c| c < cells)
+    };
+    if product != config.vcpus.len() as u64 || product == 0 {
+        return Err(ArmError::Config("sockets × cores × threads is not the number of vCPUs"));
+    }
+    if !config.vcpus.iter().all(in_range) {
+        return Err(ArmError::Config("a vCPU lies outside the topology or the cells"));
+    }
+    if config.disks.iter().any(|d| d.io_thread.is_some_and(|t| t >= config.io_threads.len())) {
+        return Err(ArmError::Config("a disk names an I/O thread that does not exist"));
+    }
+    Ok(())
+}
+
+fn event() -> Result<EventFd, ArmError> {
+    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(ArmError::Event)
+}
+
+fn end_event() -> Result<EndFd, ArmError> {
+    EndFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|e| ArmError::Event(e.into()))
+}
+
+fn twin(event: &EventFd) -> Result<EventFd, ArmError> {
+    event.try_clone().map_err(ArmError::Event)
+}
+
+fn ram_config(config: &MachineConfig) -> RamConfig {
+    let cells = (0u32..).zip(&config.cells).map(|(cell, c)| CellRam {
+        cell,
+        bytes: c.memory_bytes,
+        page_size: c.page_size,
+        host_node: c.host_node,
+    });
+    RamConfig { cells: cells.collect() }
+}
+
+/// The emulator's loop and those of the I/O threads, each running on its CPUs.
+fn loops(
+    config: &MachineConfig,
+    parts: &mut Parts,
+) -> Result<(EventLoopHandle, Vec<EventLoopHandle>), ArmError> {
+    let emulator = start_loop("emulator".to_owned(), Role::Emulator, &config.emulator_cpus, parts)?;
+    let io =
+        config.io_threads.iter().map(|t| start_loop(format!("io {}", t.id), Role::Io(t.id), &t.cpus, parts));
+    let io = io.collect::<Result<_, _>>()?;
+    Ok((emulator, io))
+}
+
+fn start_loop(
+    name: String,
+    role: Role,
+    cpus: &[u32],
+    parts: &mut Parts,
+) -> Result<EventLoopHandle, ArmError> {
+    let events = EventLoop::new()?;
+    let handle = events.handle();
+    let gate = Arc::clone(&parts.gate);
+    let title = name.clone();
+    let body = move || {
+        if let Err(e) = events.run() {
+            let how = crate::GuestEnd::Failed(format!("the thread {title:?} cannot go on: {e}"));
+            gate.request(crate::gate::Request::End(how));
+        }
+    };
+    let thread = spawn_on(&name, cpus, body).map_err(|source| ArmError::Thread { name, source })?;
+    parts.keep_loop(role, thread, handle.clone());
+    Ok(handle)
+}
+
+fn start_vcpu(
+    vcpu: Vcpu,
+    config: &crate::VcpuConfig,
+    parts: &mut Parts,
+    buses: &Buses,
+    first: &Arc<FirstEntry>,
+) -> Result<(), ArmError> {
+    let (index, exits) = (vcpu.index(), vcpu.exits());
+    let name = format!("vcpu {index}");
+    let (gate, buses, first) = (Arc::clone(&parts.gate), buses.clone(), Arc::clone(first));
+    let body = move || vcpu::run(vcpu, &gate, &buses, &first);
+    let thread: PinnedThread<()> =
+        spawn_on(&name, &config.cpus, body).map_err(|source| ArmError::Thread { name, source })?;
+    let tid = thread.tid();
+    parts.keep_vcpu(index, thread, exits);
+    if let Some(priority) = config.fifo {
+        set_fifo(tid, priority)?;
+    }
+    Ok(())
+}
+
+struct Board {
+    platform: Arc<Platform>,
+    serial_pin: InterruptPin,
+}
+
+/// The buses with all that is on every board: IOAPIC, power, reset, PCI.
+fn board(
+    gate: &Arc<Gate>,
+    router: &Arc<KvmRouter>,
+    window64: Option<Stretch>,
+) -> Result<(Buses, Board), ArmError> {
+    let buses = Buses::default();
+    let msi: Arc<dyn MsiRouter> = Arc::<KvmRouter>::clone(router);
+    let ioapic = Arc::new(Mutex::new(Ioapic::new(msi)));
+    buses.mmio.register(BusRange { base: layout::IOAPIC.0, len: layout::IOAPIC_LEN }, ioapic.clone())?;
+    let signals: Arc<dyn PowerSignals> = Arc::<Gate>::clone(gate);
+    let power = Arc::new(Mutex::new(Power::new(
+        Arc::clone(&signals),
+        InterruptPin::new(&ioapic, platform::EVENT_GSI),
+    )));
+    let port = |base: u16, len: u16, device: Arc<Mutex<dyn BusDevice>>| {
+        buses.ports.register(BusRange { base: base.into(), len: len.into() }, device)
+    };
+    port(platform::POWER_PORT, platform::POWER_PORTS, power.clone())?;
+    port(Keyboard::PORT, 1, Arc::new(Mutex::new(Keyboard::new(signals))))?;
+    port(SystemControl::PORT, 1, Arc::new(Mutex::new(SystemControl)))?;
+    let pci = pci(&buses.mmio, window64)?;
+    buses.ports.register_shared(CONFIG_PORTS, pci.config_ports())?;
+    buses
+        .mmio
+        .register_shared(BusRange { base: layout::ECAM_START.0, len: ECAM_BYTES_PER_BUS }, pci.ecam())?;
+    let serial_pin = InterruptPin::new(&ioapic, platform::SERIAL_GSI);
+    Ok((buses, Board { platform: Arc::new(Platform { pci, ioapic, power }), serial_pin }))
+}
+
+fn pci(mmio: &Arc<Bus>, window64: Option<Stretch>) -> Result<Arc<PciSegment>, ArmError> {
+    let wrong = |source| ArmError::Pci { device: "the host bridge".to_owned(), source };
+    let range = |s: Stretch| s.start.0..s.start.0 + s.len;
+    let root = RootBusConfig {
+        number: 0,
+        memory_32: layout::PCI32_START.0..layout::PCI32_START.0 + layout::PCI32_LEN,
+        memory_64: window64.map_or(0..0, range),
+    };
+    let pci = PciSegment::new(Arc::clone(mmio), vec![root]).map_err(wrong)?;
+    pci.add(0, Arc::new(Mutex::new(vmm_pci::HostBridge::new()))).map_err(wrong)?;
+    Ok(pci)
+}
+
+/// The serial port and what carries its bytes; the buffer and its file are kept for the last words.
+fn console(
+    config: ConsoleConfig,
+    board: &Board,
+    buses: &Buses,
+    on: &EventLoopHandle,
+) -> Result<Option<Console>, ArmError> {
+    let news = event()?;
+    let buffer = Buffer::new(twin(&news)?, config.output.is_none());
+    let port: console::Port = Arc::new(Mutex::new(Serial::new(board.serial_pin.clone(), buffer.sink())));
+    let range = BusRange { base: platform::SERIAL_PORT.into(), len: platform::SERIAL_PORTS.into() };
+    buses.ports.register(range, port.clone())?;
+    let output: Option<File> = config.output.map(File::from);
+    let last = output.as_ref().map(File::try_clone).transpose().map_err(ArmError::Event)?;
+    if let Some(file) = output {
+        console::Output::start(&buffer, news, file, on)?;
+    }
+    if let Some(input) = config.input {
+        console::Input::start(input.into(), port, on)?;
+    }
+    Ok(Some((buffer, last)))
+}
+
+fn devices(
+    config: &mut MachineConfig,
+    slots: &Slots,
+    emulator: &EventLoopHandle,
+    io: &[EventLoopHandle],
+) -> Result<Counters, ArmError> {
+    let mut counters = Counters::default();
+    for disk in config.disks.drain(..) {
+        let on = disk.io_thread.and_then(|t| io.get(t)).unwrap_or(emulator).clone();
+        let name = disk.name.clone();
+        counters.disks.push((name, slots.disk(disk, on)?));
+    }
+    for net in config.nets.drain(..) {
+        let name = net.name.clone();
+        counters.nets.push((name, slots.net(net, emulator.clone())?));
+    }
+    if config.rng == Rng::Present {
+        slots.rng(emulator.clone())?;
+    }
+    Ok(counters)
+}
+
+fn acpi(config: &MachineConfig, ids: &[ApicId], ram: &GuestRam, window64: Option<Stretch>) -> AcpiConfig {
+    let cpus = config.vcpus.iter().zip(ids).map(|(v, id)| Cpu { apic_id: id.0, cell: v.cell }).collect();
+    let memory = |cell: u32| {
+        let of_cell = ram.regions().iter().filter(move |r| r.cell == cell);
+        of_cell.map(|r| Stretch { start: r.gpa, len: r.bytes }).collect()
+    };
+    let cells = (0u32..)
+        .zip(&config.cells)
+        .map(|(number, c)| Cell { memory: memory(number), distances: c.distances.clone() })
+        .collect();
+    let window32 = Stretch { start: layout::PCI32_START, len: layout::PCI32_LEN };
+    let bridge = HostBridge { first_bus: 0, last_bus: 0, window32: Some(window32), window64, cell: None };
+    AcpiConfig { cpus, cells, host_bridges: vec![bridge] }
+}
+
+/// vCPUs of one socket share its last-level cache, unless the socket spans cells: Linux refuses a
+/// cache that does.
+fn profile(topology: Topology, vcpus: &[crate::VcpuConfig], hints: Hints) -> CpuidProfile {
+    let spans = |socket| {
+        let mut cells: Vec<u32> = vcpus.iter().filter(|v| v.socket == socket).map(|v| v.cell).collect();
+        cells.dedup();
+        cells.len() > 1
+    };
+    let any_spans = (0..topology.sockets).any(spans);
+    CpuidProfile {
+        topology,
+        llc_shift: if any_spans { topology.thread_shift() } else { topology.package_shift() },
+        hints: match hints {
+            Hints::None => vmm_kvm::Hints::None,
+            Hints::Dedicated => vmm_kvm::Hints::Dedicated,
+        },
+    }
+}
+
+/// Where the cells' memory lies, for whoever looks at it.
+pub(crate) fn memory(ram: &GuestRam) -> Vec<MemoryInfo> {
+    ram.regions()
+        .iter()
+        .map(|r| MemoryInfo {
+            cell: r.cell,
+            start: r.hva.0,
+            bytes: r.bytes,
+            page_size: r.page_size,
+            host_node: r.host_node,
+        })
+        .collect()
+}

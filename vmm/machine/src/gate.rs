@@ -1,0 +1,307 @@
+//! The gate that vCPU threads wait at: armed, running, parked for a reboot, or ended.
+//!
+//! Any thread may ask for the end or a reset; the first to ask wins. vCPU threads park at the gate; the
+//! supervisor, on the emulator's thread, waits for all of them and then decides what is next.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::eventfd::EventFd as EndFd;
+use vmm_boot::BootEntry;
+use vmm_devices::PowerSignals;
+use vmm_kvm::Kicker;
+use vmm_sys_util::eventfd::EventFd;
+
+/// How a guest ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestEnd {
+    /// It switched itself off.
+    PoweredOff,
+    /// It was stopped by force.
+    Stopped,
+    /// It crashed: what it did.
+    Crashed(String),
+    /// The host could not go on with it: why.
+    Failed(String),
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Reset,
+    End(GuestEnd),
+}
+
+/// What a vCPU thread does next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Next {
+    /// Reset the vCPU and run it; `Some` for the one that boots.
+    Run(BootEntry),
+    /// End the thread.
+    End,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    Park,
+    Run { epoch: u64, entry: BootEntry },
+    End,
+}
+
+#[derive(Debug)]
+struct Inner {
+    goal: Goal,
+    epoch: u64,
+    request: Option<Request>,
+    parked: usize,
+    kickers: Vec<Option<Kicker>>,
+    end: Option<GuestEnd>,
+}
+
+/// The gate of one machine.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    /// Whether vCPUs may enter the guest; read after each exit, without the lock.
+    open: AtomicBool,
+    vcpus: usize,
+    /// Signalled when something was asked for.
+    attention: EventFd,
+    /// Readable from the end on.
+    ended: EndFd,
+}
+
+impl Gate {
+    /// A closed gate for that many vCPUs.
+    pub(crate) fn new(vcpus: usize, attention: EventFd, ended: EndFd) -> Self {
+        let inner = Inner {
+            goal: Goal::Park,
+            epoch: 0,
+            request: None,
+            parked: 0,
+            kickers: (0..vcpus).map(|_| None).collect(),
+            end: None,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+            open: AtomicBool::new(false),
+            vcpus,
+            attention,
+            ended,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits, on a vCPU's thread, until the gate opens for an epoch this vCPU has not run in.
+    /// Its kicker is kept from here on.
+    pub(crate) fn pass(&self, vcpu: usize, seen: &mut u64) -> Next {
+        let mut inner = self.lock();
+        inner.parked += 1;
+        self.changed.notify_all();
+        loop {
+            match inner.goal {
+                Goal::Run { epoch, entry } if epoch != *seen => {
+                    *seen = epoch;
+                    inner.parked -= 1;
+                    return Next::Run(entry);
+                }
+                Goal::End => {
+                    if let Some(kicker) = inner.kickers.get_mut(vcpu) {
+                        *kicker = None;
+                    }
+                    return Next::End;
+                }
+                _ => inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// Keeps what gets a vCPU out of the guest.
+    pub(crate) fn register(&self, vcpu: usize, kicker: Kicker) {
+        if let Some(slot) = self.lock().kickers.get_mut(vcpu) {
+            *slot = Some(kicker);
+        }
+    }
+
+    /// Drops it; must be called on the vCPU's thread before that ends.
+    pub(crate) fn unregister(&self, vcpu: usize) {
+        if let Some(slot) = self.lock().kickers.get_mut(vcpu) {
+            *slot = None;
+        }
+    }
+
+    /// Whether vCPUs may enter the guest.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Lets all vCPUs start from `entry`.
+    pub(crate) fn open(&self, entry: BootEntry) {
+        let mut inner = self.lock();
+        inner.epoch += 1;
+        inner.request = None;
+        inner.goal = Goal::Run { epoch: inner.epoch, entry };
+        self.open.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Asks for a reset or the end. The first to ask wins, but the end wins over a reset.
+    pub(crate) fn request(&self, request: Request) {
+        let mut inner = self.lock();
+        let late = match &inner.request {
+            Some(Request::End(_)) => true,
+            Some(Request::Reset) => request == Request::Reset,
+            None => matches!(inner.goal, Goal::End),
+        };
+        if late {
+            return;
+        }
+        inner.request = Some(request);
+        self.close(&mut inner);
+        // Fails only when the counter is full, and then it is readable anyway.
+        let _ = self.attention.write(1);
+    }
+
+    fn close(&self, inner: &mut Inner) {
+        self.open.store(false, Ordering::Release);
+        if matches!(inner.goal, Goal::Run { .. }) {
+            inner.goal = Goal::Park;
+        }
+        inner.kickers.iter().flatten().for_each(Kicker::kick);
+    }
+
+    /// What was asked for, once all vCPUs are parked; `None` if nothing was.
+    pub(crate) fn wait_parked(&self) -> Option<Request> {
+        let mut inner = self.lock();
+        inner.request.as_ref()?;
+        while inner.parked < self.vcpus {
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.request.take()
+    }
+
+    /// Ends all vCPU threads, and says how the guest ended.
+    pub(crate) fn end(&self, how: GuestEnd) {
+        let mut inner = self.lock();
+        self.close(&mut inner);
+        inner.goal = Goal::End;
+        inner.end.get_or_insert(how);
+        self.changed.notify_all();
+        let _ = self.ended.write(1);
+    }
+
+    /// How the guest ended; `None` while it has not.
+    pub(crate) fn how_ended(&self) -> Option<GuestEnd> {
+        self.lock().end.clone()
+    }
+
+    /// Readable from the end on.
+    pub(crate) fn ended(&self) -> &EndFd {
+        &self.ended
+    }
+}
+
+impl PowerSignals for Gate {
+    fn power_off(&self) {
+        self.request(Request::End(GuestEnd::PoweredOff));
+    }
+
+    fn reset(&self) {
+        self.request(Request::Reset);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use vmm_boot::Protocol;
+    use vmm_bus::Gpa;
+
+    use super::*;
+
+    fn gate(vcpus: usize) -> Arc<Gate> {
+        Arc::new(Gate::new(vcpus, EventFd::new(0).unwrap(), EndFd::new().unwrap()))
+    }
+
+    fn entry() -> BootEntry {
+        let zero = Gpa(0);
+        BootEntry {
+            protocol: Protocol::Pvh,
+            rip: zero,
+            rsp: zero,
+            rsi: zero,
+            rbx: zero,
+            cr3: zero,
+            gdt: zero,
+        }
+    }
+
+    /// vCPU threads that "run" until the gate closes; they say how often they ran.
+    fn vcpus(gate: &Arc<Gate>, count: usize) -> Vec<thread::JoinHandle<u32>> {
+        let body = |gate: Arc<Gate>, vcpu| {
+            let (mut seen, mut runs) = (0, 0);
+            while let Next::Run(_) = gate.pass(vcpu, &mut seen) {
+                runs += 1;
+                while gate.is_open() {
+                    thread::yield_now();
+                }
+            }
+            runs
+        };
+        (0..count)
+            .map(|vcpu| (Arc::clone(gate), vcpu))
+            .map(|(g, v)| thread::spawn(move || body(g, v)))
+            .collect()
+    }
+
+    fn runs(threads: Vec<thread::JoinHandle<u32>>) -> Vec<u32> {
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    }
+
+    #[test]
+    fn nobody_runs_before_the_gate_opens() {
+        let gate = gate(3);
+        let threads = vcpus(&gate, 3);
+        gate.end(GuestEnd::Stopped);
+        assert_eq!(runs(threads), [0, 0, 0]);
+        assert_eq!(gate.how_ended(), Some(GuestEnd::Stopped));
+    }
+
+    #[test]
+    fn a_reset_parks_everybody_and_each_runs_again() {
+        let gate = gate(2);
+        let threads = vcpus(&gate, 2);
+        for _ in 0..50 {
+            gate.open(entry());
+            gate.reset();
+            assert_eq!(gate.wait_parked(), Some(Request::Reset));
+        }
+        gate.end(GuestEnd::PoweredOff);
+        assert!(runs(threads).iter().all(|r| (1..=50).contains(r)));
+    }
+
+    #[test]
+    fn the_end_wins_over_a_reset_and_the_first_end_over_later_ones() {
+        let gate = gate(0);
+        gate.open(entry());
+        gate.reset();
+        gate.power_off();
+        gate.request(Request::End(GuestEnd::Stopped));
+        assert_eq!(gate.wait_parked(), Some(Request::End(GuestEnd::PoweredOff)));
+        gate.end(GuestEnd::PoweredOff);
+        gate.end(GuestEnd::Stopped);
+        assert_eq!(gate.how_ended(), Some(GuestEnd::PoweredOff));
+    }
+
+    #[test]
+    fn nothing_is_reported_that_nobody_asked_for() {
+        assert_eq!(gate(1).wait_parked(), None);
+    }
+}

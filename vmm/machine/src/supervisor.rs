@@ -1,0 +1,76 @@
+//! The supervisor: carries out resets and the end, on the emulator's thread.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vmm_devices::{Ioapic, Power};
+use vmm_event_loop::{Control, Event, Subscriber};
+use vmm_pci::PciSegment;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::gate::{Gate, GuestEnd, Request};
+use crate::loader::Loader;
+
+/// What a reset resets.
+#[derive(Debug)]
+pub(crate) struct Platform {
+    pub(crate) pci: Arc<PciSegment>,
+    pub(crate) ioapic: Arc<Mutex<Ioapic>>,
+    pub(crate) power: Arc<Mutex<Power>>,
+}
+
+impl Platform {
+    fn reset(&self) {
+        self.pci.reset();
+        self.ioapic.lock().unwrap_or_else(PoisonError::into_inner).reset();
+        self.power.lock().unwrap_or_else(PoisonError::into_inner).reset();
+    }
+}
+
+/// Waits for requests at the gate.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(crate) attention: EventFd,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) platform: Arc<Platform>,
+    pub(crate) loader: Loader,
+    pub(crate) reboots: Arc<AtomicU64>,
+}
+
+impl Supervisor {
+    /// The guest's kernel starts again, in place: same threads, same memory, same devices.
+    ///
+    /// The order matters:
+    /// 1. All vCPUs are parked: nobody touches a device or memory.
+    /// 2. Devices are reset, which ends their work on memory.
+    /// 3. The kernel is loaded: memory is nobody else's now.
+    /// 4. The vCPUs reset themselves, each on its own thread, and run.
+    fn reboot(&mut self) {
+        self.platform.reset();
+        match self.loader.load() {
+            Ok(entry) => {
+                self.reboots.fetch_add(1, Ordering::Relaxed);
+                self.gate.open(entry);
+            }
+            Err(e) => {
+                let cause = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
+                self.gate.end(GuestEnd::Failed(format!("at reboot: {e}: {cause}")));
+            }
+        }
+    }
+}
+
+impl Subscriber for Supervisor {
+    fn ready(&mut self, _event: Event, _control: &mut Control<'_>) {
+        let _ = self.attention.read();
+        match self.gate.wait_parked() {
+            Some(Request::Reset) => self.reboot(),
+            Some(Request::End(how)) => {
+                // Ends the devices' work on guest memory before anybody frees it.
+                self.platform.reset();
+                self.gate.end(how);
+            }
+            None => {}
+        }
+    }
+}
