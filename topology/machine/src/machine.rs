@@ -127,9 +127,11 @@ impl Distances {
                 let row = row.and_then(|r| self.rows.get(r));
                 pairs()
                     .map(|(to, column)| {
-                        row.zip(*column)
-                            .and_then(|(row, c)| row.get(c).copied())
-                            .unwrap_or(if from == to { 10 } else { 20 })
+                        row.zip(*column).and_then(|(row, c)| row.get(c).copied()).unwrap_or(if from == to {
+                            10
+                        } else {
+                            20
+                        })
                     })
                     .collect()
             })
