@@ -25,6 +25,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// Events taken from the kernel in one go; more wait for the next round.
 const BATCH: usize = 32;
+const FOREVER: i32 = -1;
 
 /// What a subscriber wants to hear of on one file descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,18 +168,32 @@ impl EventLoop {
             if self.shared.stop.swap(false, Ordering::AcqRel) {
                 return Ok(());
             }
-            let ready = match self.shared.registry.wait(&mut events) {
-                Ok(count) => events.get(..count).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(EventLoopError::Wait(error)),
-            };
-            for event in ready {
-                if !self.shared.registry.dispatch(event) {
-                    // The wake-up descriptor: drained, its meaning is in `stop`.
-                    let _ = self.shared.wake.read();
-                }
+            self.round(&mut events, FOREVER)?;
+        }
+    }
+
+    /// Serves what is ready now on the calling thread, without waiting; says how many events
+    /// there were. For callers that bring their own loop, such as tests.
+    ///
+    /// # Errors
+    /// As [`EventLoop::run`].
+    pub fn serve_ready(&self) -> Result<usize, EventLoopError> {
+        self.round(&mut [EpollEvent::default(); BATCH], 0)
+    }
+
+    fn round(&self, events: &mut [EpollEvent], timeout: i32) -> Result<usize, EventLoopError> {
+        let ready = match self.shared.registry.wait(timeout, events) {
+            Ok(count) => events.get(..count).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => &[],
+            Err(error) => return Err(EventLoopError::Wait(error)),
+        };
+        for event in ready {
+            if !self.shared.registry.dispatch(event) {
+                // The wake-up descriptor: drained, its meaning is in `stop`.
+                let _ = self.shared.wake.read();
             }
         }
+        Ok(ready.len())
     }
 }
 

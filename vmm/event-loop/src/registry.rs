@@ -49,8 +49,9 @@ impl Registry {
         Ok(Self { epoll, next: AtomicU32::new(WAKE + 1), slots: Mutex::default() })
     }
 
-    pub(crate) fn wait(&self, events: &mut [EpollEvent]) -> io::Result<usize> {
-        self.epoll.wait(-1, events)
+    /// Waits at most `timeout` milliseconds; negative: for as long as it takes.
+    pub(crate) fn wait(&self, timeout: i32, events: &mut [EpollEvent]) -> io::Result<usize> {
+        self.epoll.wait(timeout, events)
     }
 
     pub(crate) fn add(

@@ -34,3 +34,6 @@ pub mod features {
     /// Virtio 1.0 and later.
     pub const VERSION_1: u64 = 1 << 32;
 }
+
+#[cfg(any(test, feature = "driver"))]
+pub mod driver;

@@ -8,3 +8,6 @@ mod worker;
 
 pub use device::{BlockDevice, BlockOptions, SerialNumber};
 pub use metrics::{BlockMetrics, BlockStats, OperationStats};
+
+#[cfg(test)]
+mod tests;

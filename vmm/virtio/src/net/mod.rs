@@ -12,3 +12,6 @@ pub use config::MacAddress;
 pub use device::{NetDevice, NetOptions};
 pub use metrics::{DirectionStats, NetMetrics, NetStats};
 pub use port::{Offloads, PacketPort, TapPort};
+
+#[cfg(test)]
+mod tests;

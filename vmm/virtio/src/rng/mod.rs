@@ -6,3 +6,6 @@ mod queue;
 
 pub use device::RngDevice;
 pub use metrics::RngMetrics;
+
+#[cfg(test)]
+mod tests;

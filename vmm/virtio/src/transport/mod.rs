@@ -308,3 +308,6 @@ fn class(device: DeviceType) -> ClassCode {
     };
     ClassCode { class, subclass, interface: 0 }
 }
+
+#[cfg(test)]
+mod tests;
