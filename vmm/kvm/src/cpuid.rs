@@ -5,6 +5,7 @@
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
+use crate::amd;
 use crate::apic_id::{ApicId, Topology};
 
 /// What the guest is told about its vCPUs beyond their topology.
@@ -55,6 +56,9 @@ impl GuestCpuid {
         for entry in &mut entries {
             adjust(entry, profile, id, amd);
         }
+        if amd {
+            extend_amd(&mut entries, profile, id);
+        }
         let highest = entries.iter().find(|e| e.function == 0).map_or(0, |e| e.eax);
         if highest >= 0xb {
             entries.extend(extended_topology(0xb, profile, id));
@@ -87,33 +91,50 @@ fn adjust(entry: &mut kvm_cpuid_entry2, profile: &CpuidProfile, id: ApicId, amd:
         }
         // Deterministic cache parameters: who shares, and cores per package.
         4 if entry.eax & 0x1f != 0 => {
-            let shift = if entry.eax >> 5 & 7 == 3 { profile.llc_shift } else { topology.thread_shift() };
-            let sharing = (1u32 << shift) - 1;
+            let sharing = sharing(profile, entry.eax);
             let cores = (1u32 << (topology.package_shift() - topology.thread_shift())) - 1;
-            entry.eax = entry.eax & 0x3fff | (sharing & 0xfff) << 14 | (cores & 0x3f) << 26;
+            entry.eax = entry.eax & 0x3fff | sharing << 14 | (cores & 0x3f) << 26;
         }
         0x4000_0001 if profile.hints == Hints::Dedicated => entry.edx |= KVM_HINTS_REALTIME,
         0x8000_0001 => {
             entry.ecx &= !EXT1_ECX_SVM;
             if amd {
                 set(&mut entry.ecx, EXT1_ECX_CMP_LEGACY, per_socket > 1);
+                entry.ecx |= amd::EXT1_ECX_TOPOEXT;
             }
         }
         0x8000_0008 if amd => {
             let count = per_socket.saturating_sub(1).min(0xff);
             entry.ecx = entry.ecx & !0xf0ff | topology.package_shift() << 12 | count;
         }
-        0x8000_001d if entry.eax & 0x1f != 0 => {
-            let shift = if entry.eax >> 5 & 7 == 3 { profile.llc_shift } else { topology.thread_shift() };
-            entry.eax = entry.eax & 0x3fff | ((1u32 << shift) - 1) << 14;
+        0x8000_0000 if amd => entry.eax = entry.eax.max(amd::TOPOLOGY),
+        amd::CACHES if entry.eax & 0x1f != 0 => {
+            entry.eax = entry.eax & 0x3fff | sharing(profile, entry.eax) << 14
         }
-        0x8000_001e => {
-            entry.eax = id.0;
-            let core = id.0 >> topology.thread_shift() & 0xff;
-            entry.ebx = topology.threads.saturating_sub(1) << 8 | core;
-            entry.ecx = id.0 >> topology.package_shift() & 0xff;
-        }
+        amd::TOPOLOGY => amd::set_topology(entry, topology, id),
         _ => {}
+    }
+}
+
+/// vCPUs that share a cache, less one, by its leaf's EAX.
+fn sharing(profile: &CpuidProfile, eax: u32) -> u32 {
+    let shift = if eax >> 5 & 7 == 3 { profile.llc_shift } else { profile.topology.thread_shift() };
+    ((1u32 << shift) - 1) & 0xfff
+}
+
+/// Adds the leaves by which Linux tells SMT siblings and shared caches on AMD processors, where the
+/// host does not have them: they only describe.
+fn extend_amd(entries: &mut Vec<kvm_cpuid_entry2>, profile: &CpuidProfile, id: ApicId) {
+    if !entries.iter().any(|e| e.function == amd::CACHES && e.eax & 0x1f != 0) {
+        entries.retain(|e| e.function != amd::CACHES);
+        let mut caches = amd::caches(entries);
+        caches.iter_mut().for_each(|e| e.eax |= sharing(profile, e.eax) << 14);
+        entries.extend(caches);
+    }
+    if !entries.iter().any(|e| e.function == amd::TOPOLOGY) {
+        let mut leaf = kvm_cpuid_entry2 { function: amd::TOPOLOGY, ..kvm_cpuid_entry2::default() };
+        amd::set_topology(&mut leaf, &profile.topology, id);
+        entries.push(leaf);
     }
 }
 
@@ -187,6 +208,32 @@ mod tests {
         let entries = guest(&[entry(0, 0xb), first, extended], 0);
         assert_eq!(leaf(&entries, 1, 0).ecx & (LEAF1_ECX_VMX | LEAF1_ECX_HYPERVISOR), LEAF1_ECX_HYPERVISOR);
         assert_eq!(leaf(&entries, 0x8000_0001, 0).ecx & EXT1_ECX_SVM, 0);
+    }
+
+    #[test]
+    fn amd_guests_see_siblings_and_caches_even_where_the_host_does_not_say() {
+        let [ebx, edx, ecx] = AMD;
+        let vendor = kvm_cpuid_entry2 { ebx, ecx, edx, ..entry(0, 0xb) };
+        let l1 = kvm_cpuid_entry2 {
+            ecx: 32 << 24 | 8 << 16 | 64,
+            edx: 32 << 24 | 8 << 16 | 64,
+            ..entry(0x8000_0005, 0)
+        };
+        let l2 = kvm_cpuid_entry2 {
+            ecx: 512 << 16 | 6 << 12 | 64,
+            edx: 64 << 18 | 9 << 12 | 64,
+            ..entry(0x8000_0006, 0)
+        };
+        let entries = guest(&[vendor, entry(0x8000_0000, 0x8000_0008), entry(0x8000_0001, 0), l1, l2], 3);
+        assert_eq!(leaf(&entries, 0x8000_0000, 0).eax, 0x8000_001e);
+        assert_ne!(leaf(&entries, 0x8000_0001, 0).ecx & amd::EXT1_ECX_TOPOEXT, 0);
+        assert_eq!(leaf(&entries, 0x8000_001e, 0).ebx, 1 << 8 | 1);
+        let caches: Vec<_> = (0..4).map(|i| leaf(&entries, 0x8000_001d, i)).collect();
+        let sharing: Vec<_> = caches.iter().map(|c| c.eax >> 14 & 0xfff).collect();
+        assert_eq!(sharing, [1, 1, 1, 3]);
+        let bytes = |c: &kvm_cpuid_entry2| ((c.ebx & 0xfff) + 1) * ((c.ebx >> 22) + 1) * (c.ecx + 1);
+        assert_eq!(caches.iter().map(bytes).collect::<Vec<_>>(), [32 << 10, 32 << 10, 512 << 10, 32 << 20]);
+        assert_eq!(leaf(&entries, 0x8000_001d, 4).eax, 0);
     }
 
     #[test]

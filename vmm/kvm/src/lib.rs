@@ -3,6 +3,7 @@
 //! The machine's builder creates it on the main thread; each [`Vcpu`] then lives on its own
 //! thread. It knows no device and no placement.
 
+mod amd;
 mod apic_id;
 mod cpuid;
 mod doorbells;

@@ -219,6 +219,7 @@ impl PowerSignals for Gate {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
     use std::thread;
 
     use vmm_boot::Protocol;
@@ -243,12 +244,16 @@ mod tests {
         }
     }
 
+    /// Runs of all vCPU threads together.
+    type Runs = Arc<AtomicUsize>;
+
     /// vCPU threads that "run" until the gate closes; they say how often they ran.
-    fn vcpus(gate: &Arc<Gate>, count: usize) -> Vec<thread::JoinHandle<u32>> {
-        let body = |gate: Arc<Gate>, vcpu| {
+    fn vcpus(gate: &Arc<Gate>, count: usize, all: &Runs) -> Vec<thread::JoinHandle<u32>> {
+        let body = |gate: Arc<Gate>, vcpu, all: Runs| {
             let (mut seen, mut runs) = (0, 0);
             while let Next::Run(_) = gate.pass(vcpu, &mut seen) {
                 runs += 1;
+                all.fetch_add(1, Ordering::SeqCst);
                 while gate.is_open() {
                     thread::yield_now();
                 }
@@ -256,8 +261,8 @@ mod tests {
             runs
         };
         (0..count)
-            .map(|vcpu| (Arc::clone(gate), vcpu))
-            .map(|(g, v)| thread::spawn(move || body(g, v)))
+            .map(|vcpu| (Arc::clone(gate), Arc::clone(all), vcpu))
+            .map(|(gate, all, vcpu)| thread::spawn(move || body(gate, vcpu, all)))
             .collect()
     }
 
@@ -268,7 +273,7 @@ mod tests {
     #[test]
     fn nobody_runs_before_the_gate_opens() {
         let gate = gate(3);
-        let threads = vcpus(&gate, 3);
+        let threads = vcpus(&gate, 3, &Runs::default());
         gate.end(GuestEnd::Stopped);
         assert_eq!(runs(threads), [0, 0, 0]);
         assert_eq!(gate.how_ended(), Some(GuestEnd::Stopped));
@@ -276,15 +281,18 @@ mod tests {
 
     #[test]
     fn a_reset_parks_everybody_and_each_runs_again() {
-        let gate = gate(2);
-        let threads = vcpus(&gate, 2);
-        for _ in 0..50 {
+        let (gate, all) = (gate(2), Runs::default());
+        let threads = vcpus(&gate, 2, &all);
+        for round in 1..=50 {
             gate.open(entry());
+            while all.load(Ordering::SeqCst) < 2 * round {
+                thread::yield_now();
+            }
             gate.reset();
             assert_eq!(gate.wait_parked(), Some(Request::Reset));
         }
         gate.end(GuestEnd::PoweredOff);
-        assert!(runs(threads).iter().all(|r| (1..=50).contains(r)));
+        assert_eq!(runs(threads), [50, 50]);
     }
 
     #[test]
