@@ -257,4 +257,3 @@ fn read_dword(from: &[u8; LEN], offset: u16) -> u32 {
     let bytes = from.get(start..start + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
     u32::from_le_bytes(bytes.unwrap_or_default())
 }
-

@@ -27,3 +27,6 @@ pub use device::PciDevice;
 pub use host_bridge::HostBridge;
 pub use msix::{MsixTable, VectorIndex};
 pub use segment::{CONFIG_PORTS, ECAM_BYTES_PER_BUS, PciSegment};
+
+#[cfg(test)]
+mod tests;

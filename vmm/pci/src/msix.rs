@@ -144,7 +144,8 @@ impl MsixTable {
 
     /// Reads the table.
     pub fn table_read(&self, offset: u64, data: &mut [u8]) {
-        for (byte, at) in data.iter_mut().zip(offset..) {
+        for (byte, index) in data.iter_mut().zip(0..) {
+            let at = offset.saturating_add(index);
             let entry = usize::try_from(at / ENTRY_LEN).ok().and_then(|index| self.vectors.get(index));
             *byte = entry.map_or(0xff, |vector| vector.byte(at % ENTRY_LEN));
         }
@@ -172,7 +173,8 @@ impl MsixTable {
 
     /// Reads the pending bits.
     pub fn pending_read(&self, offset: u64, data: &mut [u8]) {
-        for (byte, at) in data.iter_mut().zip(offset..) {
+        for (byte, index) in data.iter_mut().zip(0..) {
+            let at = offset.saturating_add(index);
             let first = usize::try_from(at).ok().and_then(|at| at.checked_mul(8));
             let vectors = first.and_then(|first| self.vectors.get(first..)).unwrap_or_default();
             let bits = vectors.iter().take(8).enumerate();
@@ -271,3 +273,5 @@ impl Vector {
     }
 }
 
+#[cfg(test)]
+mod tests;

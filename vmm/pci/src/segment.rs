@@ -181,4 +181,3 @@ impl SharedBusDevice for Ecam {
         }
     }
 }
-

@@ -63,7 +63,8 @@ impl BlockConfig {
     }
 
     pub(crate) fn read(&self, offset: u64, data: &mut [u8]) {
-        for (byte, at) in data.iter_mut().zip(offset..) {
+        for (byte, index) in data.iter_mut().zip(0..) {
+            let at = offset.saturating_add(index);
             *byte = usize::try_from(at).ok().and_then(|at| self.bytes.get(at)).copied().unwrap_or(0);
         }
     }
