@@ -128,7 +128,9 @@ fn extend_amd(entries: &mut Vec<kvm_cpuid_entry2>, profile: &CpuidProfile, id: A
     if !entries.iter().any(|e| e.function == amd::CACHES && e.eax & 0x1f != 0) {
         entries.retain(|e| e.function != amd::CACHES);
         let mut caches = amd::caches(entries);
-        caches.iter_mut().for_each(|e| e.eax |= sharing(profile, e.eax) << 14);
+        for cache in caches.iter_mut().filter(|c| c.eax != 0) {
+            cache.eax |= sharing(profile, cache.eax) << 14;
+        }
         entries.extend(caches);
     }
     if !entries.iter().any(|e| e.function == amd::TOPOLOGY) {
@@ -233,7 +235,7 @@ mod tests {
         assert_eq!(sharing, [1, 1, 1, 3]);
         let bytes = |c: &kvm_cpuid_entry2| ((c.ebx & 0xfff) + 1) * ((c.ebx >> 22) + 1) * (c.ecx + 1);
         assert_eq!(caches.iter().map(bytes).collect::<Vec<_>>(), [32 << 10, 32 << 10, 512 << 10, 32 << 20]);
-        assert_eq!(leaf(&entries, 0x8000_001d, 4).eax, 0);
+        assert_eq!(leaf(&entries, 0x8000_001d, 4).eax & 0x1f, 0);
     }
 
     #[test]
