@@ -3,11 +3,20 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use vmm_acpi::AcpiConfig;
+use vm_memory::{Bytes, GuestAddress};
+use vmm_acpi::{AcpiConfig, platform};
 use vmm_boot::{BootEntry, BootSource};
-use vmm_memory::GuestRam;
+use vmm_memory::{GuestRam, layout};
 
 use crate::error::ArmError;
+
+/// What stands at the reset vector instead of firmware: it writes the reset register.
+///
+/// `mov dx, port; mov al, value; out dx, al; hlt; jmp -1`
+const RESET_CODE: [u8; 9] = {
+    let [low, high] = (platform::POWER_PORT + platform::RESET).to_le_bytes();
+    [0xba, low, high, 0xb0, platform::RESET_VALUE, 0xee, 0xf4, 0xeb, 0xfd]
+};
 
 /// Everything that is loaded at each boot.
 #[derive(Debug)]
@@ -23,6 +32,10 @@ impl Loader {
     /// Loads all of it and says how to enter the kernel.
     pub(crate) fn load(&mut self) -> Result<BootEntry, ArmError> {
         vmm_acpi::write(self.ram.memory(), &self.acpi)?;
+        self.ram
+            .memory()
+            .write_slice(&RESET_CODE, GuestAddress(layout::RESET_VECTOR.0))
+            .map_err(|source| vmm_boot::BootError::Write { what: "reset code", source })?;
         let source = BootSource {
             kernel: &mut self.kernel,
             initrd: self.initrd.as_mut(),

@@ -26,7 +26,9 @@ pub const LOW_RAM_END: Gpa = Gpa(0x9_fc00);
 /// ACPI tables, RSDP first.
 pub const ACPI: Gpa = Gpa(0xe_0000);
 /// Room for ACPI tables, bytes.
-pub const ACPI_LEN: u64 = 0x2_0000;
+pub const ACPI_LEN: u64 = 0x1_f000;
+/// Where a processor of old starts after reset, and where real-mode code jumps to reset the machine.
+pub const RESET_VECTOR: Gpa = Gpa(0xf_fff0);
 /// Where memory above the legacy area starts: kernels go from here up.
 pub const HIGH_RAM: Gpa = Gpa(0x10_0000);
 
@@ -154,6 +156,7 @@ mod tests {
             stretch(PAGE_TABLES.0, 0x6000),
             stretch(COMMAND_LINE.0, COMMAND_LINE_MAX),
             stretch(ACPI.0, ACPI_LEN),
+            stretch(RESET_VECTOR.0, 16),
             stretch(PCI32_START.0, PCI32_LEN),
             stretch(ECAM_START.0, ECAM_LEN),
             stretch(IOAPIC.0, IOAPIC_LEN),
