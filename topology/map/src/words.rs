@@ -27,8 +27,8 @@ pub(crate) fn bytes(amount: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = UNITS.iter().find(|(_, shift)| amount >> shift > 0);
     let Some((name, shift)) = unit else { return format!("{amount} B") };
-    let tenths = u128::from(amount) * 10 >> shift;
-    if tenths % 10 == 0 || tenths >= 10_000 {
+    let tenths = (u128::from(amount) * 10) >> shift;
+    if tenths.is_multiple_of(10) || tenths >= 10_000 {
         format!("{} {name}", tenths / 10)
     } else {
         format!("{}.{} {name}", tenths / 10, tenths % 10)
@@ -88,7 +88,7 @@ pub(crate) fn is_bridge(function: &PciFunction) -> bool {
 
 /// What a function is, from its class code.
 pub(crate) fn class(code: u32) -> &'static str {
-    match (code >> 16, code >> 8 & 0xff) {
+    match (code >> 16, (code >> 8) & 0xff) {
         (0x01, 0x08) => "NVMe",
         (0x01, _) => "storage",
         (0x02, 0x07) => "InfiniBand",

@@ -126,5 +126,9 @@ pub(super) fn devices(functions: &[&PciFunction], view: &View, width: usize) -> 
 }
 
 fn gts(tenths: u32) -> String {
-    if tenths % 10 == 0 { (tenths / 10).to_string() } else { format!("{}.{}", tenths / 10, tenths % 10) }
+    if tenths.is_multiple_of(10) {
+        (tenths / 10).to_string()
+    } else {
+        format!("{}.{}", tenths / 10, tenths % 10)
+    }
 }
