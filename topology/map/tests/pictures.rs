@@ -1,5 +1,7 @@
 //! Pictures of machines: golden text, well-formed SVG, hostile names, large machines.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use pinion_machine::{Bdf, CpuId, CpuSet, Machine, NodeId, PageSize, PciFunction, PciLink};
 use pinion_map::{Color, Style, View, svg, text};
 use pinion_planner::{
