@@ -13,6 +13,7 @@ mod lock;
 mod open;
 mod qcow2;
 mod raw;
+mod refcounts;
 mod vectored;
 
 pub use error::{DiskError, FaultKind, OpenError};

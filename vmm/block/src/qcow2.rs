@@ -17,7 +17,7 @@ use vm_memory::VolatileSlice;
 
 use crate::open::open_backing;
 use crate::raw::bytes;
-use crate::{Access, Disk, DiskError, OpenError, SECTOR, Space};
+use crate::{Access, Disk, DiskError, OpenError, SECTOR, Space, refcounts};
 
 /// Files in a chain, the image itself included.
 const MAX_DEPTH: usize = 8;
@@ -90,6 +90,9 @@ fn open_layer(
         refers_to: refers_to.to_owned(),
         why,
     };
+    if access == Access::ReadWrite {
+        refcounts::check(&file).map_err(bad)?;
+    }
     let storage = Storage::try_from(file).map_err(bad)?;
     let builder = Qcow2::<Storage>::builder(storage).backing(None).data_file(None);
     let mut image =

@@ -260,6 +260,18 @@ fn references_out_of_the_directory_are_refused() {
 }
 
 #[test]
+fn a_refcount_table_with_a_gap_is_not_written_to() {
+    let directory = TempDir::new().unwrap();
+    let path = qcow2(&directory, "a.qcow2", 1 << 20, None);
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let mut table = [0; 8];
+    file.read_exact_at(&mut table, 48).unwrap();
+    file.write_all_at(&[0, 0, 0, 0, 0, 1, 0, 0], u64::from_be_bytes(table) + 16).unwrap();
+    assert!(refused(&path, RW).contains("has a gap; repair it with `qemu-img check -r all`"));
+    open(&path, RO).unwrap();
+}
+
+#[test]
 fn an_open_descriptor_works_like_a_path() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(2048).unwrap();
