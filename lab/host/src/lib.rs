@@ -1,1 +1,36 @@
+//! The lab: virtual hosts with several NUMA nodes, SMT, an IOMMU, devices on known nodes and KVM
+//! inside, in QEMU, without privileges.
+//!
+//! Called by tests and by `cargo xtask`. A test says: boot this shape with these files, run this
+//! command, give me its exit code and output within this time.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use pinion_lab::{Files, Lab, Shape};
+//!
+//! let lab = Lab::boot("example", &Shape::two_socket(), &Files::new())?;
+//! let output = lab.run(&["cat", "/sys/devices/system/node/online"], Duration::from_secs(5))?;
+//! assert_eq!(output.text(), "0-3\n");
+//! # Ok::<(), pinion_lab::LabError>(())
+//! ```
 
+#![forbid(unsafe_code)]
+
+mod cache;
+mod debian;
+mod error;
+mod files;
+mod guest;
+mod initramfs;
+mod lab;
+mod qemu;
+mod shape;
+mod slot;
+
+pub use cache::Cache;
+pub use debian::Kernel;
+pub use error::LabError;
+pub use files::Files;
+pub use guest::guest_initrd;
+pub use lab::{Lab, Output};
+pub use shape::{Device, HugePages, Node, Shape};

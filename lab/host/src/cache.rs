@@ -1,0 +1,98 @@
+//! The cache of what is slow to make, in the user's cache folder.
+//!
+//! Each entry is a folder named by what it is made from. It is made beside its place and renamed
+//! into it, so that several processes may make the same entry at once. What was not used for
+//! longest goes when there are too many.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use crate::LabError;
+
+/// Entries kept of each kind.
+const KEPT: usize = 4;
+
+/// Numbers drafts, so that threads of one process do not share one.
+static DRAFTS: AtomicU64 = AtomicU64::new(0);
+
+/// The cache folder.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// `$XDG_CACHE_HOME/pinion`, or `~/.cache/pinion`.
+    #[must_use]
+    pub fn of_user() -> Self {
+        let home = || std::env::var_os("HOME").map(|h| Path::new(&h).join(".cache"));
+        let base =
+            std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from).or_else(home);
+        Self { root: base.unwrap_or_else(std::env::temp_dir).join("pinion") }
+    }
+
+    /// The folder of an entry, made by `make` if it is not there.
+    ///
+    /// # Errors
+    /// What `make` says, or when the cache cannot be written.
+    pub fn entry(
+        &self,
+        kind: &str,
+        key: &str,
+        make: impl FnOnce(&Path) -> Result<(), LabError>,
+    ) -> Result<PathBuf, LabError> {
+        let place = self.root.join(kind).join(key);
+        if place.is_dir() {
+            // So that it counts as used now.
+            let _ = File::open(&place).and_then(|f| f.set_modified(SystemTime::now()));
+            return Ok(place);
+        }
+        let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+        let draft = self.root.join(kind).join(format!(".{key}.{}.{number}", std::process::id()));
+        let _ = fs::remove_dir_all(&draft);
+        fs::create_dir_all(&draft).map_err(LabError::file("make the folder", &draft))?;
+        let made = make(&draft);
+        if let Err(e) = made {
+            let _ = fs::remove_dir_all(&draft);
+            return Err(e);
+        }
+        if let Err(e) = fs::rename(&draft, &place) {
+            let _ = fs::remove_dir_all(&draft);
+            if !place.is_dir() {
+                return Err(LabError::file("make the folder", &place)(e));
+            }
+        }
+        self.trim(kind);
+        Ok(place)
+    }
+
+    /// Names of the entries of a kind, newest first.
+    #[must_use]
+    pub fn entries(&self, kind: &str) -> Vec<PathBuf> {
+        let mut found: Vec<_> = fs::read_dir(self.root.join(kind))
+            .into_iter()
+            .flatten()
+            .filter_map(|e| {
+                let e = e.ok()?;
+                let hidden = e.file_name().to_string_lossy().starts_with('.');
+                let used = e.metadata().and_then(|m| m.modified()).ok()?;
+                (!hidden).then(|| (used, e.path()))
+            })
+            .collect();
+        found.sort();
+        found.into_iter().rev().map(|(_, path)| path).collect()
+    }
+
+    /// The folder itself, for locks.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn trim(&self, kind: &str) {
+        for old in self.entries(kind).into_iter().skip(KEPT) {
+            let _ = fs::remove_dir_all(old);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Debian's own kernel and busybox, unpacked into the cache; never installed on this machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Cache, LabError};
+
+const KERNEL: &str = "linux-image-cloud-amd64";
+const BUSYBOX: &str = "busybox-static";
+
+/// A kernel and its modules.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    root: PathBuf,
+    release: String,
+}
+
+impl Kernel {
+    /// Debian's cloud kernel: from the cache, else from Debian.
+    ///
+    /// # Errors
+    /// When neither has it.
+    pub fn of_debian(cache: &Cache) -> Result<Self, LabError> {
+        if let Some(root) = cache.entries("kernel").into_iter().next() {
+            return Self::below(&root);
+        }
+        let package = dependency(KERNEL)?;
+        let root = cache.entry("kernel", &package, |folder| fetch(&package, folder))?;
+        Self::below(&root)
+    }
+
+    /// Its compressed image (a bzImage).
+    #[must_use]
+    pub fn image(&self) -> PathBuf {
+        self.root.join("boot").join(format!("vmlinuz-{}", self.release))
+    }
+
+    /// The file of a module by its name.
+    ///
+    /// # Errors
+    /// When the kernel has no such module.
+    pub fn module(&self, name: &str) -> Result<PathBuf, LabError> {
+        let file = format!("{name}.ko");
+        find(&self.root.join("lib/modules"), &file)
+            .ok_or_else(|| LabError::Package(format!("{KERNEL} ({file})")))
+    }
+
+    fn below(root: &Path) -> Result<Self, LabError> {
+        let modules = root.join("lib/modules");
+        let mut names = fs::read_dir(&modules).map_err(LabError::file("read the folder", &modules))?;
+        let release = names.find_map(|e| e.ok()?.file_name().into_string().ok());
+        let release = release.ok_or_else(|| LabError::Package(KERNEL.to_owned()))?;
+        Ok(Self { root: root.to_owned(), release })
+    }
+}
+
+/// Debian's static busybox: from the cache, else from Debian.
+///
+/// # Errors
+/// When neither has it.
+pub(crate) fn busybox(cache: &Cache) -> Result<PathBuf, LabError> {
+    let cached = cache.entries("busybox").into_iter().next();
+    let root = match cached {
+        Some(root) => root,
+        None => cache.entry("busybox", BUSYBOX, |folder| fetch(BUSYBOX, folder))?,
+    };
+    let places = ["bin/busybox", "usr/bin/busybox"];
+    let found = places.iter().map(|p| root.join(p)).find(|p| p.is_file());
+    found.ok_or_else(|| LabError::Package(BUSYBOX.to_owned()))
+}
+
+fn fetch(package: &str, folder: &Path) -> Result<(), LabError> {
+    let missing = |_| LabError::Package(package.to_owned());
+    output(Command::new("apt-get").args(["download", "-qq", package]).current_dir(folder))
+        .map_err(missing)?;
+    let archive = fs::read_dir(folder)
+        .map_err(LabError::file("read the folder", folder))?
+        .filter_map(|e| Some(e.ok()?.path()))
+        .find(|p| p.extension().is_some_and(|x| x == "deb"))
+        .ok_or_else(|| LabError::Package(package.to_owned()))?;
+    output(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(folder))?;
+    fs::remove_file(&archive).map_err(LabError::file("remove", &archive))
+}
+
+/// The package that a meta package depends on.
+fn dependency(package: &str) -> Result<String, LabError> {
+    let text = output(Command::new("apt-cache").args(["depends", package]))
+        .map_err(|_| LabError::Package(package.to_owned()))?;
+    let found = text.lines().find_map(|l| l.trim().strip_prefix("Depends: ").map(str::to_owned));
+    found.ok_or_else(|| LabError::Package(package.to_owned()))
+}
+
+/// Runs a program and gives its output.
+pub(crate) fn output(command: &mut Command) -> Result<String, LabError> {
+    let shown = format!("{command:?}");
+    let failed = |reason: String| LabError::Tool { command: shown.clone(), reason };
+    let done = command.output().map_err(|e| failed(e.to_string()))?;
+    if done.status.success() {
+        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
+    }
+    Err(failed(String::from_utf8_lossy(&done.stderr).trim().to_owned()))
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).ok()?.flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                folders.push(path);
+            } else if entry.file_name().to_string_lossy() == name {
+                return Some(path);
+            }
+        }
+    }
+    None
+}

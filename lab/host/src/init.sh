@@ -1,0 +1,31 @@
+#!/bin/sh
+# The lab host's init: what a distribution would have done by the time somebody logs in.
+export PATH=/bin:/usr/bin:/sbin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /dev/shm /root /var/lib /usr/bin
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+ln -s /proc/self/fd /dev/fd
+hostname lab
+ip link set lo up
+for module in $(cat /lib/modules/order); do
+    insmod "/lib/modules/$module.ko" || echo "lab: module $module does not load"
+done
+while read -r node kib count; do
+    echo "$count" > "/sys/devices/system/node/node$node/hugepages/hugepages-${kib}kB/nr_hugepages"
+done < /etc/huge-pages
+mkdir -p /dev/net
+[ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200
+port=
+while [ -z "$port" ]; do
+    for p in /sys/class/virtio-ports/*; do
+        [ "$(cat "$p/name" 2>/dev/null)" = agent ] && port=/dev/${p##*/}
+    done
+done
+/bin/pinion-lab-agent "$port"
+poweroff -f

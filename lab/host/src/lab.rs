@@ -1,0 +1,339 @@
+//! A lab host: booted, asked to run commands, and gone when it is dropped.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use pinion_lab_agent::{Answer, Outcome, Request, What, receive, send};
+
+use crate::debian::{busybox, output};
+use crate::initramfs::{Tree, append};
+use crate::qemu::{self, Places};
+use crate::slot::Slot;
+use crate::{Cache, Files, Kernel, LabError, Shape};
+
+/// Longest that a lab may take to come up, on a slow machine with others running.
+const UP_WITHIN: Duration = Duration::from_secs(120);
+/// What an answer may take beyond the limit of the command itself.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Modules of the lab host, in the order in which they load.
+const MODULES: [&str; 13] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_console",
+    "irqbypass",
+    "kvm",
+    "kvm-amd",
+    "tun",
+    "stp",
+    "llc",
+    "bridge",
+];
+
+/// A running lab host.
+#[derive(Debug)]
+pub struct Lab {
+    folder: PathBuf,
+    qemu: Child,
+    stream: Mutex<(UnixStream, u64)>,
+    boot: Duration,
+    _slot: Slot,
+}
+
+/// What a command printed, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Whether it ran past its limit and was killed.
+    pub timed_out: bool,
+    /// Standard output.
+    pub output: Vec<u8>,
+    /// Standard error.
+    pub errors: Vec<u8>,
+}
+
+impl Output {
+    /// Standard output as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output).into_owned()
+    }
+
+    /// Standard error as text.
+    #[must_use]
+    pub fn error_text(&self) -> String {
+        String::from_utf8_lossy(&self.errors).into_owned()
+    }
+
+    /// Whether it ended with code 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+impl Lab {
+    /// Boots a lab host with files in it, and waits until it takes commands. Its console and what
+    /// ran on it are kept under `target/lab/NAME` if the calling thread panics.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn boot(name: &str, shape: &Shape, files: &Files) -> Result<Self, LabError> {
+        let cache = Cache::of_user();
+        let slot = Slot::wait(&cache)?;
+        let began = Instant::now();
+        let folder = target().join("lab").join(format!("{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).map_err(LabError::file("make the folder", &folder))?;
+        let kernel = Kernel::of_debian(&cache)?;
+        let initramfs = folder.join("initramfs");
+        pack(shape, files, &kernel, &cache, &folder, &initramfs)?;
+        for number in 1..=qemu::drives(shape) {
+            let path = folder.join(format!("nvme{number}.img"));
+            let drive = File::create(&path).map_err(LabError::file("create", &path))?;
+            drive.set_len(64 << 20).map_err(LabError::file("size", &path))?;
+        }
+        let (qemu, stream) = start(shape, &kernel, &folder, &initramfs)?;
+        let mut lab =
+            Self { folder, qemu, stream: Mutex::new((stream, 0)), boot: Duration::ZERO, _slot: slot };
+        lab.boot = began.elapsed();
+        Ok(lab)
+    }
+
+    /// How long it took from nothing to the first command.
+    #[must_use]
+    pub fn boot_time(&self) -> Duration {
+        self.boot
+    }
+
+    /// Runs a program to its end, or kills it at the limit.
+    ///
+    /// # Errors
+    /// When the lab does not answer, or the program cannot be started. A program that fails is no
+    /// error.
+    pub fn run(&self, words: &[&str], limit: Duration) -> Result<Output, LabError> {
+        let words: Vec<String> = words.iter().map(|&w| w.to_owned()).collect();
+        let shown = words.join(" ");
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let outcome = self.ask(What::Run { words, input: Vec::new(), limit_ms }, limit)?;
+        let Outcome::Ended { code, signal, timed_out, output, errors } = outcome else {
+            return Err(Self::refused(&format!("run {shown:?}"), outcome));
+        };
+        let output = Output { code, signal, timed_out, output, errors };
+        let (out, err) = (output.text(), output.error_text());
+        append(
+            &self.journal(),
+            &format!("$ {shown}\n{out}{err}-> {code:?} {signal:?} timed out: {timed_out}"),
+        );
+        Ok(output)
+    }
+
+    /// Runs a shell script.
+    ///
+    /// # Errors
+    /// As [`Lab::run`].
+    pub fn sh(&self, script: &str, limit: Duration) -> Result<Output, LabError> {
+        self.run(&["sh", "-c", script], limit)
+    }
+
+    /// Writes a file.
+    ///
+    /// # Errors
+    /// When the lab does not answer, or cannot write it.
+    pub fn put(&self, path: &str, content: &[u8], mode: u32) -> Result<(), LabError> {
+        let what = What::Put { path: path.to_owned(), content: content.to_vec(), mode };
+        match self.ask(what, Duration::ZERO)? {
+            Outcome::Done => Ok(()),
+            other => Err(Self::refused(&format!("write {path:?}"), other)),
+        }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When the lab does not answer, or cannot read it.
+    pub fn get(&self, path: &str) -> Result<Vec<u8>, LabError> {
+        match self.ask(What::Get { path: path.to_owned() }, Duration::ZERO)? {
+            Outcome::Content(content) => Ok(content),
+            other => Err(Self::refused(&format!("read {path:?}"), other)),
+        }
+    }
+
+    fn refused(what: &str, outcome: Outcome) -> LabError {
+        let reason = match outcome {
+            Outcome::Failed(reason) => reason,
+            other => format!("an answer that does not fit: {other:?}"),
+        };
+        LabError::Refused { what: what.to_owned(), reason }
+    }
+
+    /// Asks, and waits for the answer of that number: one to a question that was given up is
+    /// passed over.
+    fn ask(&self, what: What, limit: Duration) -> Result<Outcome, LabError> {
+        let lost = |source| LabError::Agent { console: self.console(), source };
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stream, last) = &mut *stream;
+        *last += 1;
+        let id = *last;
+        stream.set_read_timeout(Some(limit + ANSWER_WITHIN)).map_err(lost)?;
+        send(stream, &Request { id, what }).map_err(lost)?;
+        loop {
+            let answer: Answer = receive(stream).map_err(lost)?;
+            if answer.id == id {
+                return Ok(answer.what);
+            }
+        }
+    }
+
+    fn console(&self) -> PathBuf {
+        self.folder.join("console")
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.folder.join("journal")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let stream = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = stream.0.shutdown(Shutdown::Both);
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+        if std::thread::panicking() {
+            let _ = fs::remove_file(self.folder.join("initramfs"));
+            eprintln!("the lab's console and journal are kept in {}", self.folder.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn target() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from)
+}
+
+fn pack(
+    shape: &Shape,
+    files: &Files,
+    kernel: &Kernel,
+    cache: &Cache,
+    folder: &Path,
+    to: &Path,
+) -> Result<(), LabError> {
+    let tree = Tree::new(folder.join("root"))?;
+    tree.busybox(&busybox(cache)?)?;
+    tree.file(Path::new("/bin/pinion-lab-agent"), &agent()?)?;
+    for name in MODULES {
+        tree.file(&Path::new("/lib/modules").join(format!("{name}.ko")), &kernel.module(name)?)?;
+    }
+    tree.script("/lib/modules/order", &MODULES.join("\n"))?;
+    let pages: String = (0..)
+        .zip(&shape.nodes)
+        .flat_map(|(id, node)| {
+            node.huge_pages.iter().map(move |p| format!("{id} {} {}\n", p.size_kib, p.count))
+        })
+        .collect();
+    tree.script("/etc/huge-pages", &pages)?;
+    for (place, file) in files.iter() {
+        tree.file(place, file)?;
+    }
+    tree.script("/init", include_str!("init.sh"))?;
+    tree.pack(to)
+}
+
+/// The agent's program, linked statically, built if need be.
+fn agent() -> Result<PathBuf, LabError> {
+    const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+    let folder = target().join("lab-agent");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/Cargo.toml");
+    output(
+        Command::new(cargo)
+            .args(["build", "--quiet", "--release", "--target", TRIPLE, "--manifest-path"])
+            .arg(manifest)
+            .env("CARGO_TARGET_DIR", &folder)
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS"),
+    )?;
+    Ok(folder.join(TRIPLE).join("release/pinion-lab-agent"))
+}
+
+/// Starts QEMU and waits for the agent's greeting. QEMU dies with the thread that started it.
+fn start(
+    shape: &Shape,
+    kernel: &Kernel,
+    folder: &Path,
+    initramfs: &Path,
+) -> Result<(Child, UnixStream), LabError> {
+    let console = folder.join("console");
+    let log = folder.join("qemu.log");
+    File::create(folder.join("journal")).map_err(LabError::file("create", folder.join("journal")))?;
+    // Socket paths have a limit of about 100 bytes: a short one, in the temporary folder.
+    let socket = std::env::temp_dir().join(format!("pinion-lab-{}-{}", std::process::id(), short(folder)));
+    let _ = fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).map_err(LabError::file("listen on", &socket))?;
+    let places = Places { kernel: &kernel.image(), initramfs, console: &console, socket: &socket, folder };
+    let errors = File::create(&log).map_err(LabError::file("create", &log))?;
+    let started = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        .args(qemu::arguments(shape, &places)?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(errors)
+        .spawn();
+    let failed = |reason: String| LabError::Tool { command: "qemu-system-x86_64".to_owned(), reason };
+    let mut qemu = started.map_err(|e| failed(e.to_string()))?;
+    let greeted = greeting(&listener, &mut qemu, &console);
+    let _ = fs::remove_file(&socket);
+    match greeted {
+        Ok(stream) => Ok((qemu, stream)),
+        Err(e) => {
+            let _ = qemu.kill();
+            let _ = qemu.wait();
+            Err(e)
+        }
+    }
+}
+
+fn short(folder: &Path) -> String {
+    let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    name.chars().take(40).collect()
+}
+
+fn greeting(listener: &UnixListener, qemu: &mut Child, console: &Path) -> Result<UnixStream, LabError> {
+    let not_up = || LabError::NotUp { seconds: UP_WITHIN.as_secs(), console: console.to_owned() };
+    let lost = |source| LabError::Agent { console: console.to_owned(), source };
+    let end = Instant::now() + UP_WITHIN;
+    listener.set_nonblocking(true).map_err(lost)?;
+    let mut stream = loop {
+        match listener.accept() {
+            Ok((stream, _)) => break stream,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(lost(e)),
+        }
+        if Instant::now() >= end || qemu.try_wait().map_err(lost)?.is_some() {
+            return Err(not_up());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    stream.set_nonblocking(false).map_err(lost)?;
+    stream.set_read_timeout(Some(end.saturating_duration_since(Instant::now()))).map_err(lost)?;
+    match receive::<Answer>(&mut stream) {
+        Ok(Answer { what: Outcome::Ready, .. }) => Ok(stream),
+        Ok(_) => Err(not_up()),
+        Err(_) => Err(not_up()),
+    }
+}

@@ -1,0 +1,233 @@
+//! The shape of a lab host, as data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::LabError;
+
+/// The shape of a lab host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Shape {
+    /// Sockets.
+    pub sockets: u32,
+    /// Dies per socket; each has an L3 of its own.
+    pub dies: u32,
+    /// Cores per die.
+    pub cores: u32,
+    /// Threads per core.
+    pub threads: u32,
+    /// NUMA nodes; CPUs are dealt out to those that have any, evenly and in order.
+    pub nodes: Vec<Node>,
+    /// Distances, row by row; 10 to itself and 20 to others where empty.
+    #[serde(default)]
+    pub distances: Vec<Vec<u32>>,
+    /// Words added to the kernel's command line.
+    #[serde(default)]
+    pub kernel_arguments: String,
+}
+
+/// A NUMA node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Node {
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// Whether it has CPUs.
+    #[serde(default = "yes")]
+    pub has_cpus: bool,
+    /// Huge pages taken at boot.
+    #[serde(default)]
+    pub huge_pages: Vec<HugePages>,
+    /// Devices behind a PCI expander of this node.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Huge pages of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HugePages {
+    /// Page size, KiB: 2048 or 1048576.
+    pub size_kib: u32,
+    /// Pages.
+    pub count: u32,
+}
+
+/// A device that can be passed through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// QEMU's device for teaching: a BAR, MSI, DMA.
+    Edu,
+    /// An NVMe drive of 64 MiB.
+    Nvme,
+    /// A network card.
+    E1000e,
+    /// A display controller with a BAR of 16 MiB.
+    AtiVga,
+}
+
+impl Device {
+    pub(crate) fn argument(self, number: usize) -> String {
+        match self {
+            Self::Edu => "edu".to_owned(),
+            Self::Nvme => format!("nvme,serial=lab-{number},drive=nvme{number}"),
+            Self::E1000e => "e1000e".to_owned(),
+            Self::AtiVga => "ati-vga,rombar=0".to_owned(),
+        }
+    }
+}
+
+impl Shape {
+    /// Two sockets of two dies, each die a node: 16 CPUs, 4 nodes, 512 MiB of huge pages on
+    /// each node, NVMe drives on nodes 1 and 3.
+    #[must_use]
+    pub fn two_socket() -> Self {
+        let node = |devices: &[Device]| Node {
+            memory_mib: 1024,
+            has_cpus: true,
+            huge_pages: vec![HugePages { size_kib: 2048, count: 256 }],
+            devices: devices.to_vec(),
+        };
+        Self {
+            sockets: 2,
+            dies: 2,
+            cores: 2,
+            threads: 2,
+            nodes: vec![
+                node(&[Device::Edu]),
+                node(&[Device::Nvme]),
+                node(&[Device::E1000e]),
+                node(&[Device::Nvme, Device::AtiVga]),
+            ],
+            distances: vec![
+                vec![10, 12, 32, 32],
+                vec![12, 10, 32, 32],
+                vec![32, 32, 10, 12],
+                vec![32, 32, 12, 10],
+            ],
+            kernel_arguments: String::new(),
+        }
+    }
+
+    /// Two sockets, each a node of two cores of two threads: quick to boot.
+    #[must_use]
+    pub fn small() -> Self {
+        let node = Node {
+            memory_mib: 768,
+            has_cpus: true,
+            huge_pages: vec![HugePages { size_kib: 2048, count: 160 }],
+            devices: Vec::new(),
+        };
+        Self {
+            sockets: 2,
+            dies: 1,
+            cores: 2,
+            threads: 2,
+            nodes: vec![node.clone(), node],
+            distances: vec![vec![10, 21], vec![21, 10]],
+            kernel_arguments: String::new(),
+        }
+    }
+
+    /// A built-in shape by its name, or one from JSON text.
+    ///
+    /// # Errors
+    /// [`LabError::Shape`].
+    pub fn named(text: &str) -> Result<Self, LabError> {
+        match text {
+            "two-socket" => Ok(Self::two_socket()),
+            "small" => Ok(Self::small()),
+            json => {
+                let shape: Self = serde_json::from_str(json).map_err(|e| {
+                    LabError::Shape(format!("{e}: give two-socket, small, or a shape in JSON"))
+                })?;
+                shape.check()?;
+                Ok(shape)
+            }
+        }
+    }
+
+    /// All CPUs.
+    #[must_use]
+    pub fn cpus(&self) -> u32 {
+        self.sockets.saturating_mul(self.dies).saturating_mul(self.cores).saturating_mul(self.threads)
+    }
+
+    /// CPUs of each node, as a first and a last; `None` for nodes without.
+    pub(crate) fn cpus_of_nodes(&self) -> Vec<Option<(u32, u32)>> {
+        let with_cpus = self.nodes.iter().filter(|n| n.has_cpus).count();
+        let share = u32::try_from(with_cpus).ok().and_then(|n| self.cpus().checked_div(n)).unwrap_or(0);
+        let mut next = 0;
+        let mut range = |node: &Node| {
+            node.has_cpus.then(|| {
+                let first = next;
+                next += share;
+                (first, next.saturating_sub(1))
+            })
+        };
+        self.nodes.iter().map(&mut range).collect()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), LabError> {
+        let wrong = |text: &str| Err(LabError::Shape(text.to_owned()));
+        let with_cpus = u32::try_from(self.nodes.iter().filter(|n| n.has_cpus).count()).unwrap_or(u32::MAX);
+        if with_cpus == 0 || self.cpus() == 0 || !self.cpus().is_multiple_of(with_cpus) {
+            return wrong("its CPUs cannot be dealt out evenly to its nodes");
+        }
+        if self.cpus() > 255 || self.nodes.len() > 64 {
+            return wrong("it has more than 255 CPUs or 64 nodes");
+        }
+        let square = |n: usize| self.distances.len() == n && self.distances.iter().all(|r| r.len() == n);
+        if !self.distances.is_empty() && !square(self.nodes.len()) {
+            return wrong("its distances are no square over its nodes");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_shapes_are_sound() {
+        for name in ["two-socket", "small"] {
+            Shape::named(name).unwrap().check().unwrap();
+        }
+        assert_eq!(Shape::two_socket().cpus(), 16);
+        assert_eq!(Shape::two_socket().cpus_of_nodes()[3], Some((12, 15)));
+    }
+
+    #[test]
+    fn shapes_are_data() {
+        let json = serde_json::to_string(&Shape::two_socket()).unwrap();
+        assert_eq!(Shape::named(&json).unwrap(), Shape::two_socket());
+        let text = Shape::named("nonsense").unwrap_err().to_string();
+        assert!(text.contains("give two-socket, small"), "{text}");
+    }
+
+    #[test]
+    fn nodes_without_cpus_are_left_out() {
+        let mut shape = Shape::small();
+        shape.nodes.push(Node { memory_mib: 128, has_cpus: false, huge_pages: vec![], devices: vec![] });
+        shape.distances.clear();
+        shape.check().unwrap();
+        assert_eq!(shape.cpus_of_nodes(), [Some((0, 3)), Some((4, 7)), None]);
+    }
+
+    #[test]
+    fn shapes_that_make_no_machine_are_refused() {
+        let mut shape = Shape::small();
+        shape.distances.pop();
+        assert!(shape.check().is_err());
+        let mut shape = Shape::small();
+        shape.nodes.push(shape.nodes[0].clone());
+        shape.distances.clear();
+        assert!(shape.check().is_err());
+    }
+}
