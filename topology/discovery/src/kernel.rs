@@ -24,11 +24,14 @@ pub(crate) fn read(tree: &Tree, possible: &CpuSet) -> Result<KernelFacts, TreeEr
     let partitions = list(tree, "sys/fs/cgroup/cpuset.cpus.isolated")?.unwrap_or_default();
     // Every CPU without a tick is without callbacks as well.
     let rcu_nocbs = booted("rcu_nocbs").unwrap_or_default().union(&nohz_full);
-    Ok(KernelFacts {
-        release: tree.label("proc/sys/kernel/osrelease"),
-        isolated: isolated.union(&partitions),
-        nohz_full,
-        rcu_nocbs,
+    Ok(KernelFacts { release: release(tree), isolated: isolated.union(&partitions), nohz_full, rcu_nocbs })
+}
+
+/// `Linux version 6.1.0 (…` where `uname -r` was not gathered.
+fn release(tree: &Tree) -> Option<String> {
+    tree.label("proc/sys/kernel/osrelease").or_else(|| {
+        let version = tree.label("proc/version")?;
+        version.strip_prefix("Linux version ")?.split_whitespace().next().map(str::to_owned)
     })
 }
 

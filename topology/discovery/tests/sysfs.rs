@@ -160,7 +160,9 @@ fn boot_parameters_stand_in_for_lists_that_were_not_gathered() {
     let tree = Tree::new();
     tree.online("0-7", "0-7");
     tree.file("proc/cmdline", "isolcpus=managed_irq,domain,2-3 nohz_full=4-N");
+    tree.file("proc/version", "Linux version 6.1.0-9-amd64 (debian) #1 SMP\n");
     let machine = read(&tree);
+    assert_eq!(machine.kernel.release.as_deref(), Some("6.1.0-9-amd64"));
     assert_eq!(machine.kernel.isolated.to_string(), "2-3");
     assert_eq!(machine.kernel.nohz_full.to_string(), "4-7");
     assert_eq!(machine.kernel.rcu_nocbs.to_string(), "4-7");

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use pinion_machine::{Bdf, Core, CpuSet, L3Domain, L3Id, Machine, Node, NodeId, PackageId, PciFunction};
 
 use crate::View;
+use crate::view::Role;
 use crate::words;
 
 /// Machines with more nodes or cores than this are shortened.
@@ -121,6 +122,8 @@ fn parts<'a>(machine: &'a Machine, view: &View) -> Vec<(Option<PackageId>, Part<
         let title = "No node".to_owned();
         parts.push((None, Part { title, node: None, domains, devices: Vec::new(), more: Vec::new() }));
     }
+    // Packages in their order, then what belongs to none.
+    parts.sort_by_key(|(package, part)| (package.is_none(), *package, part.node.is_none()));
     parts
 }
 
@@ -142,6 +145,7 @@ struct Likeness {
     gib: u64,
     pools: Vec<(u64, u64)>,
     devices: usize,
+    isolated: usize,
 }
 
 fn shortened<'a>(
@@ -154,7 +158,7 @@ fn shortened<'a>(
         let addresses: Vec<Bdf> = part.devices.iter().map(|f| f.address).collect();
         let node = part.node.filter(|n| view.is_untouched(n.id, &part.cpus(), &addresses));
         if let Some(node) = node {
-            match first.entry(likeness(node, &part, package.is_some())) {
+            match first.entry(likeness(node, &part, view, package.is_some())) {
                 std::collections::btree_map::Entry::Occupied(at) => {
                     if let Some((_, like)) = kept.get_mut(*at.get()) {
                         like.more.push(node.id);
@@ -171,7 +175,7 @@ fn shortened<'a>(
     kept
 }
 
-fn likeness(node: &Node, part: &Part<'_>, has_package: bool) -> Likeness {
+fn likeness(node: &Node, part: &Part<'_>, view: &View, has_package: bool) -> Likeness {
     let threads = |d: &Domain<'_>| d.cores.iter().map(|core| core.cpus.len()).sum();
     Likeness {
         has_package,
@@ -180,5 +184,6 @@ fn likeness(node: &Node, part: &Part<'_>, has_package: bool) -> Likeness {
         gib: node.memory_bytes.saturating_add(1 << 29) >> 30,
         pools: node.huge_pages.iter().map(|p| (p.page_size.bytes(), p.total)).collect(),
         devices: part.devices.len(),
+        isolated: part.cpus().iter().filter(|cpu| view.role(*cpu) == Role::Isolated).count(),
     }
 }

@@ -195,9 +195,9 @@ impl View {
         self.devices.get(&address).copied()
     }
 
-    /// Whether nothing on the node, of these CPUs and devices, is taken or set apart.
+    /// Whether nothing on the node, of these CPUs and devices, is taken; isolated CPUs are free.
     pub(crate) fn is_untouched(&self, node: NodeId, cpus: &CpuSet, devices: &[Bdf]) -> bool {
-        cpus.iter().all(|cpu| self.role(cpu) == Role::Free)
+        cpus.iter().all(|cpu| matches!(self.role(cpu), Role::Free | Role::Isolated))
             && !self.memory.iter().any(|m| m.node == node)
             && !devices.iter().any(|address| self.devices.contains_key(address))
     }

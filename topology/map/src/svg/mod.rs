@@ -16,6 +16,8 @@ const MAX_WIDTH: u32 = 1360;
 /// Nodes in a row.
 const COLUMNS: usize = 3;
 const MARGIN: u32 = 24;
+/// Characters of the title.
+const TITLE_LENGTH: usize = 60;
 
 pub(crate) fn draw(machine: &Machine, view: &View) -> String {
     let outline = outline(machine, view);
@@ -71,7 +73,10 @@ fn head(machine: &Machine) -> Piece {
     let lists =
         lists.iter().filter(|(_, cpus)| !cpus.is_empty()).map(|(name, cpus)| format!("{name} {cpus}"));
     let facts: Vec<String> = counts.chain(release).chain(lists).collect();
-    let short: String = title.chars().take(100).collect();
+    let mut short: String = title.chars().take(TITLE_LENGTH).collect();
+    if title.chars().count() > TITLE_LENGTH {
+        short.push('…');
+    }
     stack(
         &[
             Piece::text(&short, palette::TITLE),

@@ -26,8 +26,12 @@ impl Piece {
     /// Text whose left end is at the origin. Its width is what a wide font needs.
     pub(super) fn text(text: &str, font: Font) -> Self {
         let characters = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-        let mono = if font.class == "m" { 62 } else { 56 };
-        let width = characters.saturating_mul(font.size).saturating_mul(mono) / 100;
+        let percent = match font.class {
+            "b" => 66,
+            "m" => 62,
+            _ => 56,
+        };
+        let width = characters.saturating_mul(font.size).saturating_mul(percent) / 100;
         let mut piece = Self::sized(width, font.size * 5 / 4);
         piece.write_text(0, font.size, text, font, "start");
         piece

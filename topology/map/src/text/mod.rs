@@ -41,16 +41,20 @@ fn section_block(section: &Section<'_>, view: &View, width: usize) -> Block {
     let most = ((inner + 1) / (MIN_NODE + 1)).clamp(1, 4);
     // As even as the rows allow: four nodes are two and two rather than three and one.
     let columns = parts.len().max(1).div_ceil(parts.len().div_ceil(most).max(1));
-    let column = (inner + 1) / columns - 1;
+    // What does not divide evenly goes to the first columns.
+    let (column, rest) = ((inner + 1) / columns - 1, (inner + 1) % columns);
+    let wide = |at: usize| column + usize::from(at < rest);
     let mut block = Block::new();
     for row in parts.chunks(columns) {
-        let insides: Vec<Block> =
-            row.iter().map(|part| node::inside(part, view, column.saturating_sub(4), cpu)).collect();
+        let insides: Vec<Block> = (0..)
+            .zip(row)
+            .map(|(at, part)| node::inside(part, view, wide(at).saturating_sub(4), cpu))
+            .collect();
         let height = insides.iter().map(Vec::len).max().unwrap_or(0);
-        let frames = row.iter().zip(insides);
-        let frames = frames.map(|(part, inside)| {
+        let frames = (0..).zip(row).zip(insides);
+        let frames = frames.map(|((at, part), inside)| {
             let title = Line::of(Ink::Bold, title(part));
-            framed(&title, inside, column, height)
+            framed(&title, inside, wide(at), height)
         });
         block.extend(beside(frames.collect()));
     }
