@@ -172,14 +172,14 @@ impl BusDevice for Ioapic {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use vmm_bus::Gsi;
     use vmm_sys_util::eventfd::EventFd;
 
     use super::*;
 
     #[derive(Debug, Default)]
-    struct Sent(Mutex<Vec<MsiMessage>>);
+    pub(crate) struct Sent(pub(crate) Mutex<Vec<MsiMessage>>);
 
     impl MsiRouter for Sent {
         fn allocate(&self) -> Result<Gsi, InterruptError> {
@@ -198,13 +198,13 @@ mod tests {
         }
     }
 
-    fn program(ioapic: &Arc<Mutex<Ioapic>>, register: u8, value: u32) {
+    pub(crate) fn program(ioapic: &Arc<Mutex<Ioapic>>, register: u8, value: u32) {
         let mut ioapic = ioapic.lock().unwrap();
         ioapic.write(SELECT, &[register]);
         ioapic.write(WINDOW, &value.to_le_bytes());
     }
 
-    fn ioapic() -> (Arc<Mutex<Ioapic>>, Arc<Sent>) {
+    pub(crate) fn ioapic() -> (Arc<Mutex<Ioapic>>, Arc<Sent>) {
         let sent = Arc::new(Sent::default());
         (Arc::new(Mutex::new(Ioapic::new(sent.clone()))), sent)
     }

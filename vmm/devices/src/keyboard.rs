@@ -54,3 +54,31 @@ impl BusDevice for SystemControl {
 
     fn write(&mut self, _offset: u64, _data: &[u8]) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::power::tests::Asked;
+
+    #[test]
+    fn only_the_reset_pulse_resets() {
+        let asked = Arc::new(Asked::default());
+        let mut keyboard = Keyboard::new(asked.clone());
+        for command in (0..=u8::MAX).filter(|c| *c != PULSE_RESET) {
+            keyboard.write(0, &[command]);
+        }
+        keyboard.write(0, &[]);
+        assert!(asked.0.lock().unwrap().is_empty());
+        keyboard.write(0, &[PULSE_RESET]);
+        assert_eq!(*asked.0.lock().unwrap(), ["reset"]);
+    }
+
+    #[test]
+    fn there_is_no_controller_and_timer_2_has_always_fired() {
+        let mut byte = [0];
+        Keyboard::new(Arc::new(Asked::default())).read(0, &mut byte);
+        assert_eq!(byte, [0xff]);
+        SystemControl.read(0, &mut byte);
+        assert_eq!(byte, [0x20]);
+    }
+}

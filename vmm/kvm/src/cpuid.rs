@@ -41,15 +41,17 @@ const LEAF1_EDX_HTT: u32 = 1 << 28;
 const EXT1_ECX_CMP_LEGACY: u32 = 1 << 1;
 const EXT1_ECX_SVM: u32 = 1 << 2;
 const KVM_HINTS_REALTIME: u32 = 1;
+const HYPERVISOR: u32 = 0x4000_0000;
+const TIMING: u32 = 0x4000_0010;
 const LEVEL_SMT: u32 = 1;
 const LEVEL_CORE: u32 = 2;
 const AMD: [u32; 3] =
     [u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"enti"), u32::from_le_bytes(*b"cAMD")];
 
 impl GuestCpuid {
-    /// The guest's table for one vCPU.
+    /// The guest's table for one vCPU. `tsc_khz` is told to the guest where its TSC is invariant.
     #[must_use]
-    pub fn new(supported: &CpuId, profile: &CpuidProfile, id: ApicId) -> Self {
+    pub fn new(supported: &CpuId, profile: &CpuidProfile, id: ApicId, tsc_khz: Option<u32>) -> Self {
         let mut entries: Vec<kvm_cpuid_entry2> =
             supported.as_slice().iter().filter(|e| !matches!(e.function, 0xb | 0x1f)).copied().collect();
         let amd = entries.iter().any(|e| e.function == 0 && [e.ebx, e.edx, e.ecx] == AMD);
@@ -60,6 +62,7 @@ impl GuestCpuid {
             extend_amd(&mut entries, profile, id);
         }
         let highest = entries.iter().find(|e| e.function == 0).map_or(0, |e| e.eax);
+        timing(&mut entries, tsc_khz);
         if highest >= 0xb {
             entries.extend(extended_topology(0xb, profile, id));
         }
@@ -140,6 +143,19 @@ fn extend_amd(entries: &mut Vec<kvm_cpuid_entry2>, profile: &CpuidProfile, id: A
     }
 }
 
+/// The hypervisor's timing leaf: the TSC's and the local APIC timer's frequencies.
+fn timing(entries: &mut Vec<kvm_cpuid_entry2>, tsc_khz: Option<u32>) {
+    const INVARIANT_TSC: u32 = 1 << 8;
+    /// KVM's local APICs count at 1 GHz.
+    const APIC_BUS_KHZ: u32 = 1_000_000;
+    let invariant = entries.iter().any(|e| e.function == 0x8000_0007 && e.edx & INVARIANT_TSC != 0);
+    let Some(eax) = tsc_khz.filter(|_| invariant) else { return };
+    let Some(base) = entries.iter_mut().find(|e| e.function == HYPERVISOR) else { return };
+    base.eax = base.eax.max(TIMING);
+    entries.retain(|e| e.function != TIMING);
+    entries.push(kvm_cpuid_entry2 { function: TIMING, eax, ebx: APIC_BUS_KHZ, ..Default::default() });
+}
+
 fn set(register: &mut u32, bit: u32, on: bool) {
     if on { *register |= bit } else { *register &= !bit }
 }
@@ -176,7 +192,7 @@ mod tests {
         let supported = CpuId::from_entries(entries).unwrap();
         let topology = Topology { sockets: 2, cores: 2, threads: 2 };
         let profile = CpuidProfile { topology, llc_shift: 2, hints: Hints::Dedicated };
-        GuestCpuid::new(&supported, &profile, ApicId(id)).0.as_slice().to_vec()
+        GuestCpuid::new(&supported, &profile, ApicId(id), Some(2_500_000)).0.as_slice().to_vec()
     }
 
     fn leaf(entries: &[kvm_cpuid_entry2], function: u32, index: u32) -> kvm_cpuid_entry2 {
@@ -241,5 +257,15 @@ mod tests {
     #[test]
     fn dedicated_vcpus_are_told_so() {
         assert_eq!(leaf(&guest(&[entry(0x4000_0001, 0)], 0), 0x4000_0001, 0).edx & 1, 1);
+    }
+
+    #[test]
+    fn an_invariant_tsc_comes_with_its_frequency() {
+        let invariant = kvm_cpuid_entry2 { edx: 1 << 8, ..entry(0x8000_0007, 0) };
+        let entries = guest(&[entry(0x4000_0000, 0x4000_0001), invariant], 0);
+        assert_eq!(leaf(&entries, 0x4000_0000, 0).eax, 0x4000_0010);
+        assert_eq!(leaf(&entries, 0x4000_0010, 0).eax, 2_500_000);
+        let entries = guest(&[entry(0x4000_0000, 0x4000_0001), entry(0x8000_0007, 0)], 0);
+        assert!(entries.iter().all(|e| e.function != 0x4000_0010));
     }
 }

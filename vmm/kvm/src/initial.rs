@@ -4,22 +4,36 @@
 //! thread before each boot.
 
 use kvm_bindings::{
-    MsrList, Msrs, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
-    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    Msrs, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    kvm_xcrs, kvm_xsave,
 };
-use kvm_ioctls::{Kvm, VcpuFd};
+use kvm_ioctls::VcpuFd;
 
 use crate::error::KvmError;
 
 /// MSRs that a reset must leave alone: writing the counter back would turn time back.
 const KEPT: [u32; 2] = [0x10, 0x3b];
-/// MSRs that software of the guest owns through KVM (clock, async faults, steal time, EOI, polling):
-/// switched off by writing 0.
-const PARAVIRTUAL: std::ops::RangeInclusive<u32> = 0x4b56_4d00..=0x4b56_4dff;
+/// MSRs by which a guest gives KVM an address of its memory (clock, async faults, steal time, end of
+/// interrupt): switched off by writing 0.
+const PARAVIRTUAL: std::ops::RangeInclusive<u32> = 0x4b56_4d00..=0x4b56_4d04;
+/// Hyper-V's MSRs: our guests are not offered any, and touching one makes KVM allocate their state.
+const HYPER_V: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x4000_0fff;
 /// `IA32_MISC_ENABLE`: fast strings on, as firmware would leave it.
 const MISC_ENABLE: (u32, u64) = (0x1a0, 1);
 /// `IA32_MTRR_DEF_TYPE`: MTRRs on, all memory write-back.
 const MTRR_DEF_TYPE: (u32, u64) = (0x2ff, 0x806);
+
+/// Bit of `IA32_APIC_BASE` that switches to x2APIC.
+const APIC_BASE_X2APIC: u64 = 1 << 10;
+
+/// How local APICs start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ApicMode {
+    /// As after power-on.
+    XApic,
+    /// As firmware leaves them where an id is above 254: only x2APIC mode can hold it.
+    X2Apic,
+}
 
 /// Everything of a vCPU that a guest can change.
 #[derive(Debug)]
@@ -37,20 +51,24 @@ pub(crate) struct InitialState {
 
 impl InitialState {
     /// Reads all of it. CPUID must be set already: KVM answers zero for an MSR that CPUID does
-    /// not offer.
-    pub(crate) fn read(fd: &VcpuFd, vcpu: u32, kvm: &Kvm) -> Result<Self, KvmError> {
+    /// not offer. The local APIC's mode is set before its state is read, whose format it decides.
+    pub(crate) fn read(fd: &VcpuFd, vcpu: u32, mode: ApicMode, msrs: &[u32]) -> Result<Self, KvmError> {
         let get = |action| KvmError::vcpu(vcpu, action);
-        let list = kvm.get_msr_index_list().map_err(get("list the registers"))?;
+        let mut sregs = fd.get_sregs().map_err(get("read the special registers"))?;
+        if mode == ApicMode::X2Apic {
+            sregs.apic_base |= APIC_BASE_X2APIC;
+            fd.set_sregs(&sregs).map_err(get("set the mode of the local APIC"))?;
+        }
         Ok(Self {
             regs: fd.get_regs().map_err(get("read the registers"))?,
-            sregs: fd.get_sregs().map_err(get("read the special registers"))?,
+            sregs,
             lapic: fd.get_lapic().map_err(get("read the local APIC"))?,
             xsave: fd.get_xsave().map_err(get("read the floating-point state"))?,
             xcrs: fd.get_xcrs().map_err(get("read the extended control registers"))?,
             debug: fd.get_debug_regs().map_err(get("read the debug registers"))?,
             events: fd.get_vcpu_events().map_err(get("read the pending events"))?,
             mp: fd.get_mp_state().map_err(get("read the run state"))?,
-            msrs: msrs(fd, &list),
+            msrs: self::msrs(fd, msrs),
         })
     }
 
@@ -76,16 +94,18 @@ impl InitialState {
 }
 
 /// Each MSR that can be read, as far as it is worth writing back.
-fn msrs(fd: &VcpuFd, list: &MsrList) -> Vec<kvm_msr_entry> {
-    let mut found: Vec<kvm_msr_entry> = list
-        .as_slice()
+fn msrs(fd: &VcpuFd, indices: &[u32]) -> Vec<kvm_msr_entry> {
+    let listed = indices
         .iter()
-        .filter(|index| !KEPT.contains(index))
-        .filter_map(|&index| {
-            let mut one = Msrs::from_entries(&[kvm_msr_entry { index, ..kvm_msr_entry::default() }]).ok()?;
-            (fd.get_msrs(&mut one).ok()? == 1).then(|| one.as_slice().first().copied())?
-        })
+        .filter(|index| !KEPT.contains(index) && !HYPER_V.contains(index))
+        .map(|&index| kvm_msr_entry { index, ..kvm_msr_entry::default() })
         .collect();
+    let mut found = taken(listed, |entries| {
+        let mut some = Msrs::from_entries(entries).ok()?;
+        let count = fd.get_msrs(&mut some).ok()?;
+        entries.iter_mut().zip(some.as_slice()).for_each(|(to, from)| *to = *from);
+        Some(count)
+    });
     for (index, data) in [MISC_ENABLE, MTRR_DEF_TYPE] {
         found.retain(|e| e.index != index);
         found.push(kvm_msr_entry { index, data, ..kvm_msr_entry::default() });
@@ -94,10 +114,23 @@ fn msrs(fd: &VcpuFd, list: &MsrList) -> Vec<kvm_msr_entry> {
         entry.data = 0;
     }
     // What KVM does not take back as it gave it is not guest state.
-    found.retain(|entry| {
-        Msrs::from_entries(&[*entry]).is_ok_and(|one| fd.set_msrs(&one).is_ok_and(|n| n == 1))
-    });
-    found
+    taken(found, |entries| fd.set_msrs(&Msrs::from_entries(entries).ok()?).ok())
+}
+
+/// The entries that `request` takes. It takes them in order up to the first that it refuses, and
+/// says how many: what follows a refused one is offered again without it.
+fn taken(
+    entries: Vec<kvm_msr_entry>,
+    mut request: impl FnMut(&mut [kvm_msr_entry]) -> Option<usize>,
+) -> Vec<kvm_msr_entry> {
+    let mut left = entries;
+    let mut taken = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let count = request(&mut left).unwrap_or(0).min(left.len());
+        taken.extend(left.drain(..count));
+        left.drain(..left.len().min(1));
+    }
+    taken
 }
 
 fn write_all(fd: &VcpuFd, vcpu: u32, entries: &[kvm_msr_entry]) -> Result<(), KvmError> {
@@ -106,4 +139,25 @@ fn write_all(fd: &VcpuFd, vcpu: u32, entries: &[kvm_msr_entry]) -> Result<(), Kv
     let all = Msrs::from_entries(entries).map_err(|_| partial("list the model-specific registers"))?;
     let written = fd.set_msrs(&all).map_err(KvmError::vcpu(vcpu, "reset the model-specific registers"))?;
     if written == entries.len() { Ok(()) } else { Err(partial("reset all model-specific registers")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(indices: &[u32]) -> Vec<kvm_msr_entry> {
+        indices.iter().map(|&index| kvm_msr_entry { index, ..kvm_msr_entry::default() }).collect()
+    }
+
+    #[test]
+    fn registers_that_are_refused_do_not_hide_those_after_them() {
+        let odd_is_refused = |offered: &mut [kvm_msr_entry]| {
+            let count = offered.iter().take_while(|e| e.index % 2 == 0).count();
+            offered.iter_mut().take(count).for_each(|e| e.data = 7);
+            Some(count)
+        };
+        let left = taken(entries(&[1, 2, 4, 5, 7, 6]), odd_is_refused);
+        assert_eq!(left.iter().map(|e| (e.index, e.data)).collect::<Vec<_>>(), [(2, 7), (4, 7), (6, 7)]);
+        assert!(taken(entries(&[2, 4]), |_| None).is_empty());
+    }
 }

@@ -120,3 +120,45 @@ impl MsiRouter for KvmRouter {
         sent.map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+    use crate::{ApicId, Hints, KvmVm};
+
+    fn vm() -> Option<KvmVm> {
+        KvmVm::new(1, ApicId(0), Hints::None).map_err(|e| println!("skipped: no KVM here: {e}")).ok()
+    }
+
+    fn message(data: u32) -> MsiMessage {
+        MsiMessage { address: 0xfee0_0000, data }
+    }
+
+    #[test]
+    fn every_route_of_kvm_can_be_taken_and_not_one_more() {
+        let Some(vm) = vm() else { return };
+        let router = vm.router();
+        let taken: Vec<_> = (24..MOST_ROUTES).map(|_| router.allocate().unwrap()).collect();
+        assert_eq!((taken.first(), taken.last()), (Some(&Gsi(24)), Some(&Gsi(MOST_ROUTES - 1))));
+        assert!(router.allocate().is_err());
+        router.release(Gsi(700));
+        assert_eq!(router.allocate().unwrap(), Gsi(700));
+    }
+
+    #[test]
+    fn a_vector_is_masked_and_unmasked_again_and_again() {
+        let Some(vm) = vm() else { return };
+        let (router, event) = (vm.router(), EventFd::new(EFD_NONBLOCK).unwrap());
+        let gsi = router.allocate().unwrap();
+        for data in [0x30, 0x30, 0x31] {
+            router.unmask(gsi, message(data), &event).unwrap();
+            assert!(router.unmask(gsi, message(data), &event).is_err(), "the eventfd was not attached");
+            router.mask(gsi, &event).unwrap();
+            event.write(1).unwrap();
+            assert_eq!(event.read().unwrap(), 1, "a signal while masked stays");
+        }
+        router.release(gsi);
+    }
+}

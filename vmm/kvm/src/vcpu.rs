@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kvm_bindings::KVM_MP_STATE_HALTED;
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+use kvm_bindings::{KVM_MP_STATE_HALTED, kvm_run};
+use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_boot::BootEntry;
 use vmm_bus::{Gpa, Port};
 
 use crate::cpuid::GuestCpuid;
 use crate::error::KvmError;
-use crate::initial::InitialState;
+use crate::initial::{ApicMode, InitialState};
 use crate::kick::Kicker;
 use crate::registers;
 
@@ -72,9 +72,15 @@ impl fmt::Debug for Vcpu {
 impl Vcpu {
     /// Sets CPUID, then reads what the processor is after reset: KVM answers zero for an MSR
     /// that CPUID does not offer.
-    pub(crate) fn new(fd: VcpuFd, index: u32, cpuid: &GuestCpuid, kvm: &Kvm) -> Result<Self, KvmError> {
+    pub(crate) fn new(
+        fd: VcpuFd,
+        index: u32,
+        cpuid: &GuestCpuid,
+        mode: ApicMode,
+        msrs: &[u32],
+    ) -> Result<Self, KvmError> {
         fd.set_cpuid2(&cpuid.0).map_err(KvmError::vcpu(index, "set the CPUID"))?;
-        let initial = InitialState::read(&fd, index, kvm)?;
+        let initial = InitialState::read(&fd, index, mode, msrs)?;
         Ok(Self { fd, index, initial, exits: Arc::default() })
     }
 
@@ -122,15 +128,19 @@ impl Vcpu {
     /// Enters the guest, and answers what made it exit.
     pub fn run(&mut self, io: &dyn IoHandler) -> Exit {
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        let page: *const kvm_run = self.fd.get_kvm_run();
+        // SAFETY: the run page stays mapped with the vCPU's file; after an exit for a port the kernel
+        // has filled in this member, which no other reference covers: the data lie behind it.
+        let width = || usize::from(unsafe { (*page).__bindgen_anon_1.io.size }).max(1);
         let exit = match self.fd.run() {
             Ok(VcpuExit::IoOut(port, data)) => {
                 count(&self.exits.port);
-                io.port_write(Port(port), data);
+                data.chunks(width()).for_each(|one| io.port_write(Port(port), one));
                 return Exit::Handled;
             }
             Ok(VcpuExit::IoIn(port, data)) => {
                 count(&self.exits.port);
-                io.port_read(Port(port), data);
+                data.chunks_mut(width()).for_each(|one| io.port_read(Port(port), one));
                 return Exit::Handled;
             }
             Ok(VcpuExit::MmioRead(address, data)) => {
@@ -172,10 +182,17 @@ impl Vcpu {
         }
     }
 
-    /// Completes the access that the last exit was about: KVM finishes it at the next entry only.
+    /// Completes the instruction that the last exit was about: KVM finishes it at the next entry
+    /// only, perhaps with further exits. A string instruction may never end: it is left half done.
     pub fn complete(&mut self, io: &dyn IoHandler) {
-        self.fd.set_kvm_immediate_exit(1);
-        self.run(io);
+        const MOST_EXITS: u32 = 64;
+        for _ in 0..MOST_EXITS {
+            self.fd.set_kvm_immediate_exit(1);
+            if self.run(io) != Exit::Handled {
+                break;
+            }
+        }
+        self.fd.set_kvm_immediate_exit(0);
     }
 
     /// Whether the guest has halted this vCPU.
@@ -199,3 +216,6 @@ impl Vcpu {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

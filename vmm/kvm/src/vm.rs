@@ -5,22 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_MAX_CPUID_ENTRIES,
-    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap,
-    kvm_userspace_memory_region,
+    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_CAP_X86_DISABLE_EXITS, KVM_MAX_CPUID_ENTRIES,
+    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_DISABLE_EXITS_PAUSE,
+    kvm_enable_cap, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vmm_memory::{GuestRam, layout};
 
 use crate::apic_id::ApicId;
-use crate::cpuid::{CpuidProfile, GuestCpuid};
+use crate::cpuid::{CpuidProfile, GuestCpuid, Hints};
 use crate::error::KvmError;
+use crate::initial::ApicMode;
 use crate::router::KvmRouter;
 use crate::vcpu::Vcpu;
 
 const API_VERSION: i32 = 12;
 /// Pins of the IOAPIC, whose GSIs come first.
 const IOAPIC_PINS: u32 = 24;
+/// Highest APIC id that xAPIC mode can hold; 255 is the broadcast.
+const HIGHEST_XAPIC_ID: u32 = 254;
 /// Tries at creating a VM that a signal of the kernel's own interrupts.
 const CREATE_TRIES: u32 = 5;
 
@@ -39,10 +42,11 @@ const NEEDED: [(Cap, &str); 8] = [
 /// A virtual machine.
 #[derive(Debug)]
 pub struct KvmVm {
-    kvm: Kvm,
     vm: Arc<VmFd>,
     router: Arc<KvmRouter>,
     supported: CpuId,
+    apic_mode: ApicMode,
+    msrs: Vec<u32>,
     // Slots refer to this memory until the VM's file is closed.
     _ram: Option<Arc<GuestRam>>,
 }
@@ -58,7 +62,7 @@ impl KvmVm {
     ///
     /// # Errors
     /// [`KvmError`].
-    pub fn new(vcpus: usize, highest_id: ApicId) -> Result<Self, KvmError> {
+    pub fn new(vcpus: usize, highest_id: ApicId, hints: Hints) -> Result<Self, KvmError> {
         let kvm = open()?;
         check(&kvm, vcpus, highest_id)?;
         let vm = create(&kvm)?;
@@ -69,12 +73,18 @@ impl KvmVm {
         enable(&vm, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_PINS.into(), "create the interrupt controller")?;
         let x2apic = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
         enable(&vm, KVM_CAP_X2APIC_API, x2apic.into(), "enable wide APIC ids")?;
+        if hints == Hints::Dedicated {
+            keep_spinning_inside(&kvm, &vm)?;
+        }
         let supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(KvmError::request("say which CPUID it supports"))?;
+        let msrs =
+            kvm.get_msr_index_list().map_err(KvmError::request("list its model-specific registers"))?;
         let vm = Arc::new(vm);
         let router = Arc::new(KvmRouter::new(Arc::clone(&vm), IOAPIC_PINS));
-        Ok(Self { kvm, vm, router, supported, _ram: None })
+        let apic_mode = if highest_id.0 > HIGHEST_XAPIC_ID { ApicMode::X2Apic } else { ApicMode::XApic };
+        Ok(Self { vm, router, supported, apic_mode, msrs: msrs.as_slice().to_vec(), _ram: None })
     }
 
     /// Gives the VM its memory: a slot per region. Call once.
@@ -108,8 +118,9 @@ impl KvmVm {
             .vm
             .create_vcpu(u64::from(id.0))
             .map_err(KvmError::vcpu(index, "create the virtual processor"))?;
-        let cpuid = GuestCpuid::new(&self.supported, profile, id);
-        Vcpu::new(fd, index, &cpuid, &self.kvm)
+        let tsc_khz = fd.get_tsc_khz().ok();
+        let cpuid = GuestCpuid::new(&self.supported, profile, id, tsc_khz);
+        Vcpu::new(fd, index, &cpuid, self.apic_mode, &self.msrs)
     }
 
     /// MSI routes and doorbells.
@@ -177,6 +188,18 @@ fn create(kvm: &Kvm) -> Result<VmFd, KvmError> {
             created => return created.map_err(KvmError::request("create a virtual machine")),
         }
     }
+}
+
+/// A vCPU with a CPU to itself gains nothing from leaving the guest while it spins on a lock: the holder
+/// is not waiting for its CPU. Halting still leaves: a vCPU that never gives its CPU back would, in a
+/// real-time class, starve the host's own threads there.
+fn keep_spinning_inside(kvm: &Kvm, vm: &VmFd) -> Result<(), KvmError> {
+    let offered = kvm.check_extension_raw(KVM_CAP_X86_DISABLE_EXITS.into());
+    if u32::try_from(offered).is_ok_and(|o| o & KVM_X86_DISABLE_EXITS_PAUSE != 0) {
+        let pause = KVM_X86_DISABLE_EXITS_PAUSE.into();
+        enable(vm, KVM_CAP_X86_DISABLE_EXITS, pause, "let vCPUs spin without leaving the guest")?;
+    }
+    Ok(())
 }
 
 fn enable(vm: &VmFd, cap: u32, argument: u64, action: &'static str) -> Result<(), KvmError> {

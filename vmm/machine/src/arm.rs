@@ -2,6 +2,7 @@
 //!
 //! The steps are in [`arm`]; each is a function of its own, told to `progress` with its time.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -49,7 +50,7 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     let ids: Vec<ApicId> =
         config.vcpus.iter().map(|v| topology.apic_id(v.socket, v.core, v.thread)).collect();
     let highest = ids.iter().max().copied().unwrap_or(ApicId(0));
-    let mut vm = KvmVm::new(ids.len(), highest)?;
+    let mut vm = KvmVm::new(ids.len(), highest, hints(config.hints))?;
     timed.done("kvm");
 
     let ram = Arc::new(GuestRam::build(&ram_config(&config))?);
@@ -64,11 +65,12 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
 
     let window64 = layout::pci64(ram.end(), parts.vm.physical_bits());
     let router = parts.vm.router();
-    let (buses, board) = board(&gate, &router, window64)?;
-    parts.console = console(std::mem::take(&mut config.console), &board, &buses, &emulator)?;
-    parts.power = Some(Arc::clone(&board.platform.power));
+    let line = Line::new(&config.console)?;
+    let (buses, platform) = board(&gate, &router, &line, window64)?;
+    parts.console = Some(console(std::mem::take(&mut config.console), line, &platform, &emulator)?);
+    parts.power = Some(Arc::clone(&platform.power));
     let slots = Slots {
-        pci: Arc::clone(&board.platform.pci),
+        pci: Arc::clone(&platform.pci),
         ram: Arc::clone(&ram),
         router: Arc::<KvmRouter>::clone(&router),
         doorbells: router,
@@ -82,12 +84,12 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     let entry = loader.load()?;
     let interest = Interest::new(&attention, 0, Watch::Readable);
     let reboots = Arc::clone(&parts.reboots);
-    let supervisor =
-        Supervisor { attention, gate: Arc::clone(&gate), platform: board.platform, loader, reboots };
+    let supervisor = Supervisor { attention, gate: Arc::clone(&gate), platform, loader, reboots };
     emulator.add(Box::new(supervisor), &[interest])?;
     timed.done("kernel");
 
-    let profile = profile(topology, &config.vcpus, config.hints);
+    let cells: Vec<_> = ids.iter().copied().zip(config.vcpus.iter().map(|v| v.cell)).collect();
+    let profile = profile(topology, &cells, config.hints);
     let first = Arc::new(FirstEntry { began, after_ns: AtomicU64::new(0) });
     parts.first = Some(Arc::clone(&first));
     for (index, (vcpu, id)) in (0u32..).zip(config.vcpus.iter().zip(&ids)) {
@@ -211,17 +213,29 @@ fn start_vcpu(
     Ok(())
 }
 
-struct Board {
-    platform: Arc<Platform>,
-    serial_pin: InterruptPin,
+/// What the serial port is wired to.
+struct Line {
+    buffer: Arc<Buffer>,
+    /// Signalled when the buffer has something.
+    news: EventFd,
+    /// Signalled when the port has room for input.
+    drained: EventFd,
+}
+
+impl Line {
+    fn new(config: &ConsoleConfig) -> Result<Self, ArmError> {
+        let (news, drained) = (event()?, event()?);
+        Ok(Self { buffer: Buffer::new(twin(&news)?, config.output.is_none()), news, drained })
+    }
 }
 
 /// The buses with all that is on every board: IOAPIC, power, reset, PCI.
 fn board(
     gate: &Arc<Gate>,
     router: &Arc<KvmRouter>,
+    line: &Line,
     window64: Option<Stretch>,
-) -> Result<(Buses, Board), ArmError> {
+) -> Result<(Buses, Platform), ArmError> {
     let buses = Buses::default();
     let msi: Arc<dyn MsiRouter> = Arc::<KvmRouter>::clone(router);
     let ioapic = Arc::new(Mutex::new(Ioapic::new(msi)));
@@ -242,8 +256,11 @@ fn board(
     buses
         .mmio
         .register_shared(BusRange { base: layout::ECAM_START.0, len: ECAM_BYTES_PER_BUS }, pci.ecam())?;
-    let serial_pin = InterruptPin::new(&ioapic, platform::SERIAL_GSI);
-    Ok((buses, Board { platform: Arc::new(Platform { pci, ioapic, power }), serial_pin }))
+    let pin = InterruptPin::new(&ioapic, platform::SERIAL_GSI);
+    let serial = Serial::with_drained(pin, twin(&line.drained)?, line.buffer.sink());
+    let serial: console::Port = Arc::new(Mutex::new(serial));
+    port(platform::SERIAL_PORT, platform::SERIAL_PORTS, serial.clone())?;
+    Ok((buses, Platform { pci, ioapic, power, serial }))
 }
 
 fn pci(mmio: &Arc<Bus>, window64: Option<Stretch>) -> Result<Arc<PciSegment>, ArmError> {
@@ -259,27 +276,23 @@ fn pci(mmio: &Arc<Bus>, window64: Option<Stretch>) -> Result<Arc<PciSegment>, Ar
     Ok(pci)
 }
 
-/// The serial port and what carries its bytes; the buffer and its file are kept for the last words.
+/// Starts what carries the console's bytes; the buffer and its file are kept for the last words.
 fn console(
     config: ConsoleConfig,
-    board: &Board,
-    buses: &Buses,
+    line: Line,
+    platform: &Platform,
     on: &EventLoopHandle,
-) -> Result<Option<Console>, ArmError> {
-    let news = event()?;
-    let buffer = Buffer::new(twin(&news)?, config.output.is_none());
-    let port: console::Port = Arc::new(Mutex::new(Serial::new(board.serial_pin.clone(), buffer.sink())));
-    let range = BusRange { base: platform::SERIAL_PORT.into(), len: platform::SERIAL_PORTS.into() };
-    buses.ports.register(range, port.clone())?;
+) -> Result<Console, ArmError> {
+    let Line { buffer, news, drained } = line;
     let output: Option<File> = config.output.map(File::from);
     let last = output.as_ref().map(File::try_clone).transpose().map_err(ArmError::Event)?;
     if let Some(file) = output {
         console::Output::start(&buffer, news, file, on)?;
     }
     if let Some(input) = config.input {
-        console::Input::start(input.into(), port, on)?;
+        console::Input::start(input.into(), Arc::clone(&platform.serial), drained, on)?;
     }
-    Ok(Some((buffer, last)))
+    Ok((buffer, last))
 }
 
 fn devices(
@@ -319,22 +332,22 @@ fn acpi(config: &MachineConfig, ids: &[ApicId], ram: &GuestRam, window64: Option
     AcpiConfig { cpus, cells, host_bridges: vec![bridge] }
 }
 
-/// vCPUs of one socket share its last-level cache, unless the socket spans cells: Linux refuses a
-/// cache that does.
-fn profile(topology: Topology, vcpus: &[crate::VcpuConfig], hints: Hints) -> CpuidProfile {
-    let spans = |socket| {
-        let mut cells: Vec<u32> = vcpus.iter().filter(|v| v.socket == socket).map(|v| v.cell).collect();
-        cells.dedup();
-        cells.len() > 1
+/// vCPUs share the last-level cache of their socket, or of the largest part of it that lies in one
+/// cell: Linux refuses a cache that spans cells.
+fn profile(topology: Topology, vcpus: &[(ApicId, u32)], hints: Hints) -> CpuidProfile {
+    let in_one_cell = |shift: &u32| {
+        let mut owners = BTreeMap::new();
+        vcpus.iter().all(|(id, cell)| owners.insert(id.0 >> shift, cell).is_none_or(|other| other == cell))
     };
-    let any_spans = (0..topology.sockets).any(spans);
-    CpuidProfile {
-        topology,
-        llc_shift: if any_spans { topology.thread_shift() } else { topology.package_shift() },
-        hints: match hints {
-            Hints::None => vmm_kvm::Hints::None,
-            Hints::Dedicated => vmm_kvm::Hints::Dedicated,
-        },
+    let shifts = topology.thread_shift()..=topology.package_shift();
+    let llc_shift = shifts.rev().find(in_one_cell).unwrap_or(topology.thread_shift());
+    CpuidProfile { topology, llc_shift, hints: self::hints(hints) }
+}
+
+fn hints(hints: Hints) -> vmm_kvm::Hints {
+    match hints {
+        Hints::None => vmm_kvm::Hints::None,
+        Hints::Dedicated => vmm_kvm::Hints::Dedicated,
     }
 }
 
@@ -350,4 +363,26 @@ pub(crate) fn memory(ram: &GuestRam) -> Vec<MemoryInfo> {
             host_node: r.host_node,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn llc_shift(topology: Topology, cell: impl Fn(u32, u32) -> u32) -> u32 {
+        let Topology { sockets, cores, threads } = topology;
+        let places =
+            (0..sockets).flat_map(|s| (0..cores).flat_map(move |c| (0..threads).map(move |t| (s, c, t))));
+        let vcpus: Vec<_> = places.map(|(s, c, t)| (topology.apic_id(s, c, t), cell(s, c))).collect();
+        profile(topology, &vcpus, Hints::None).llc_shift
+    }
+
+    #[test]
+    fn the_last_level_cache_is_the_largest_that_lies_in_one_cell() {
+        let topology = Topology { sockets: 2, cores: 4, threads: 2 };
+        assert_eq!(llc_shift(topology, |_, _| 0), 3);
+        assert_eq!(llc_shift(topology, |socket, _| socket), 3);
+        assert_eq!(llc_shift(topology, |socket, core| socket * 2 + core / 2), 2);
+        assert_eq!(llc_shift(topology, |_, core| core % 2), 1);
+    }
 }

@@ -1,11 +1,13 @@
-//! The serial console's other end: a bounded buffer for output, and input as the port has room.
+//! The serial console's other end: a bounded buffer for output; `input` is the other direction.
 //!
 //! The port writes into the buffer on vCPU threads and never waits; the emulator's thread
 //! carries it on. What finds no room is dropped and counted.
 
+mod input;
+
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +16,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_devices::Serial;
 use vmm_event_loop::{Control, Event, EventLoopError, EventLoopHandle, Interest, Subscriber, Watch};
 use vmm_sys_util::eventfd::EventFd;
+
+pub(crate) use input::Input;
 
 /// Bytes of output that wait for their reader at most.
 const ROOM: usize = 256 << 10;
@@ -30,6 +34,10 @@ struct Waiting {
     bytes: VecDeque<u8>,
     dropped: u64,
     closed: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Output on its way.
@@ -63,7 +71,7 @@ impl Buffer {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 
@@ -183,48 +191,10 @@ pub(crate) fn last_words(buffer: &Buffer, file: Option<&mut File>) {
     }
 }
 
-/// Gives the port what is typed, on the emulator's thread.
-#[derive(Debug)]
-pub(crate) struct Input {
-    file: File,
-    port: Port,
-    /// Read, but not taken by the port yet.
-    held: VecDeque<u8>,
-}
-
-impl Input {
-    /// Starts reading `file`.
-    pub(crate) fn start(file: File, port: Port, on: &EventLoopHandle) -> Result<(), EventLoopError> {
-        let interest = Interest::new(&file, NEWS, Watch::Readable);
-        on.add(Box::new(Self { file, port, held: VecDeque::new() }), &[interest]).map(drop)
-    }
-}
-
-impl Subscriber for Input {
-    fn ready(&mut self, _event: Event, control: &mut Control<'_>) {
-        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = port.room();
-        if self.held.len() < room {
-            let mut bytes = vec![0; room - self.held.len()];
-            match self.file.read(&mut bytes) {
-                Ok(0) => control.remove_me(),
-                Ok(n) => self.held.extend(bytes.iter().take(n)),
-                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-                Err(_) => control.remove_me(),
-            }
-        }
-        let offered: Vec<u8> = self.held.iter().copied().take(room).collect();
-        let taken = if offered.is_empty() { 0 } else { port.input(&offered) };
-        self.held.drain(..taken.min(self.held.len()));
-        if room == 0 {
-            // The guest does not read: look again later rather than spin.
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn buffer() -> Arc<Buffer> {
@@ -245,7 +215,7 @@ mod tests {
     fn the_last_output_reaches_a_reader() {
         let buffer = buffer();
         buffer.sink().write_all(b"bye").unwrap();
-        let mut file = tempfile_of_pipe();
+        let mut file = pipe();
         last_words(&buffer, Some(&mut file.1));
         drop(file.1);
         let mut text = String::new();
@@ -253,7 +223,7 @@ mod tests {
         assert_eq!(text, "bye");
     }
 
-    fn tempfile_of_pipe() -> (File, File) {
+    fn pipe() -> (File, File) {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         (reader.into(), writer.into())
     }

@@ -1,13 +1,14 @@
 //! The supervisor: carries out resets and the end, on the emulator's thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmm_devices::{Ioapic, Power};
 use vmm_event_loop::{Control, Event, Subscriber};
 use vmm_pci::PciSegment;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::console;
 use crate::gate::{Gate, GuestEnd, Request};
 use crate::loader::Loader;
 
@@ -17,13 +18,20 @@ pub(crate) struct Platform {
     pub(crate) pci: Arc<PciSegment>,
     pub(crate) ioapic: Arc<Mutex<Ioapic>>,
     pub(crate) power: Arc<Mutex<Power>>,
+    pub(crate) serial: console::Port,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Platform {
     fn reset(&self) {
         self.pci.reset();
-        self.ioapic.lock().unwrap_or_else(PoisonError::into_inner).reset();
-        self.power.lock().unwrap_or_else(PoisonError::into_inner).reset();
+        lock(&self.ioapic).reset();
+        lock(&self.power).reset();
+        // Out of descriptors: the port then keeps its registers, which drivers set anew anyway.
+        let _ = lock(&self.serial).reset();
     }
 }
 
@@ -32,7 +40,7 @@ impl Platform {
 pub(crate) struct Supervisor {
     pub(crate) attention: EventFd,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) platform: Arc<Platform>,
+    pub(crate) platform: Platform,
     pub(crate) loader: Loader,
     pub(crate) reboots: Arc<AtomicU64>,
 }
