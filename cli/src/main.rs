@@ -1,1 +1,37 @@
-fn main() {}
+//! The `pinion` command: what people type.
+//!
+//! Each command is a module; this file only chooses one, and prints why it failed, once.
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod completion;
+mod doctor;
+mod failure;
+mod machine;
+mod output;
+mod plan;
+mod run;
+mod specs;
+mod table;
+mod topology;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Topology(options) => topology::run(&options),
+        Command::Plan(options) => plan::run(&options),
+        Command::Run(options) => run::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
+        Command::Completion(options) => completion::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

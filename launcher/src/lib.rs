@@ -1,5 +1,26 @@
 //! One process per guest: arm, verify, run.
+//!
+//! `pinion run` starts `pinion-launcher` for each guest and hands it a [`LaunchSpec`]; the
+//! library is what both of them share. Everything a guest holds lives and dies with this process.
 
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod certificate;
+mod console;
+mod end;
+mod event;
+mod guest;
+pub mod metrics;
+mod monitor;
+mod native;
+mod nocloud;
+mod session;
+mod spec;
+
+pub use end::End;
+pub use event::{Event, Events};
+pub use guest::{Guest, GuestError};
+pub use native::Native;
+pub use session::{Session, SessionError};
+pub use spec::{AuditPolicy, ConsoleMode, LaunchSpec, SpecError};

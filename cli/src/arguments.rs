@@ -1,0 +1,175 @@
+//! What can be typed: the commands, their options and their help.
+//!
+//! Owns no behaviour. Each command's options are a struct that its module takes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use pinion_discovery::From as MachineSource;
+use pinion_machine::CpuSet;
+
+/// Deterministic virtual machines on Linux.
+#[derive(Debug, Parser)]
+#[command(name = "pinion", version, about, long_about = LONG_ABOUT, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const LONG_ABOUT: &str = "Deterministic virtual machines on Linux.\n\n\
+Pinion takes a KubeVirt VM spec (kubevirt.io/v1), decides where every vCPU, page and I/O thread goes, boots the \
+guest under KVM, and proves from the kernel's own files that everything is where the plan says.";
+
+const EXIT_CODES: &str = "Exit codes:
+  0   done; the guest ended by itself or on request
+  1   failed, or `doctor` found that a guest could not run
+  2   invalid input: nothing was changed
+  3   refused: the machine has no room for the request
+  10  the guest ignored the power button and was stopped by force
+  11  the guest crashed
+  12  the virtual machine monitor or the host failed
+  13  the placement could not be verified: the guest was not started";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the machine: packages, NUMA nodes, caches, cores, CPUs, devices, and who holds what
+    Topology(TopologyOptions),
+    /// Show where a VM would go, or why it cannot
+    Plan(PlanOptions),
+    /// Run the VMs of a file on this host
+    Run(RunOptions),
+    /// Show what this host has and lacks for deterministic guests
+    Doctor(DoctorOptions),
+    /// Print the completion script of a shell
+    Completion(CompletionOptions),
+}
+
+/// Where the machine and its ledger are read from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MachineOptions {
+    /// Machine to look at: host, xml:FILE, synthetic:TEXT (hwloc) or sysfs:DIR (a gathered tree)
+    #[arg(long, value_name = "SOURCE", default_value = "host")]
+    pub(crate) from: MachineSource,
+    /// Ledger of who holds what [default: /run/pinion/ledger.json for the host, else none]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// CPUs that are never dedicated, as a list such as 0-1,8 [default: the ledger's, else the first core]
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) housekeeping: Option<CpuSet>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PictureFormat {
+    /// Boxes for a terminal
+    Text,
+    /// One JSON document
+    Json,
+    /// A picture for a browser
+    Svg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people
+    Text,
+    /// One JSON document
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion topology
+  pinion topology -o svg > machine.svg
+  pinion topology --from 'synthetic:pack:2 [numa(memory=34359738368)] l3:2 core:4 pu:2'
+  pinion topology --from xml:server.xml -o json")]
+pub(crate) struct TopologyOptions {
+    #[command(flatten)]
+    pub(crate) machine: MachineOptions,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = PictureFormat::Text)]
+    pub(crate) output: PictureFormat,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion plan vm.yaml
+  pinion plan vm.yaml -o json | jq '.vcpus[] | {id, cpu}'
+  pinion plan vm.yaml --from xml:server.xml --ledger ledger.json
+  cat vm.yaml | pinion plan -
+
+Exit codes: 0 placed, 3 refused, 2 invalid input.")]
+pub(crate) struct PlanOptions {
+    /// VM spec, YAML or JSON; - reads standard input
+    #[arg(value_name = "VM.yaml")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) machine: MachineOptions,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = PictureFormat::Text)]
+    pub(crate) output: PictureFormat,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion run vm.yaml
+  pinion run vm.yaml --console
+  pinion run vm.yaml --metrics 127.0.0.1:9090 --certificate certificate.json
+  pinion run vm.yaml --dry-run
+  cat vm.yaml | pinion run -
+
+SIGTERM and Ctrl-C press the guest's power button; what still runs after its
+terminationGracePeriodSeconds is stopped by force, and so is on a second signal.")]
+pub(crate) struct RunOptions {
+    /// VM spec, YAML or JSON; - reads standard input
+    #[arg(value_name = "VM.yaml")]
+    pub(crate) file: PathBuf,
+    /// Connect this terminal to the guest's serial console (Ctrl-] ends it)
+    #[arg(long)]
+    pub(crate) console: bool,
+    /// Serve Prometheus metrics on this address, such as 127.0.0.1:9090 (the next VMs of the file on the next ports)
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Write the placement certificate to this file, and keep it up to date (with several VMs: FILE.NAME)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Seconds between checks of the certificate while the guest runs
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) audit_interval: u64,
+    /// Report drift of the placement, but do not repair it
+    #[arg(long)]
+    pub(crate) no_repair: bool,
+    /// Plan and print, but start and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Ledger of who holds what
+    #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_LEDGER_PATH)]
+    pub(crate) ledger: PathBuf,
+    /// CPUs that are never dedicated, as a list such as 0-1,8 [default: the ledger's, else the first core]
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) housekeeping: Option<CpuSet>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion doctor
+  pinion doctor -o json | jq '.checks[] | select(.verdict != \"ok\")'
+
+Exit codes: 0 a guest can run here, 1 it cannot.")]
+pub(crate) struct DoctorOptions {
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) output: ReportFormat,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion completion bash > /etc/bash_completion.d/pinion
+  pinion completion zsh > ~/.zfunc/_pinion
+  pinion completion fish > ~/.config/fish/completions/pinion.fish")]
+pub(crate) struct CompletionOptions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}

@@ -1,0 +1,104 @@
+//! `pinion plan`: where the VMs of a file would go, or why they cannot.
+//!
+//! Plans each VM beside those before it in the file. Changes nothing.
+
+mod picture;
+
+use pinion_api::VirtualMachineInstance;
+use pinion_machine::Machine;
+use pinion_map::View;
+use pinion_planner::{HoldingState, Occupancy, Placement, Refusal, Request};
+use serde_json::{Value, json};
+
+use crate::arguments::{PictureFormat, PlanOptions};
+use crate::failure::{Failure, REFUSED};
+use crate::{machine, output, specs};
+
+pub(crate) use picture::{explain, summary};
+
+/// What the planner said of each VM, in the order of the file, and what is taken after it.
+pub(crate) struct Plans {
+    pub(crate) answers: Vec<Result<Placement, Refusal>>,
+    pub(crate) after: Occupancy,
+}
+
+/// Prints the plan.
+///
+/// # Errors
+/// [`Failure::Silent`] with exit code 3 when a VM is refused.
+pub(crate) fn run(options: &PlanOptions) -> Result<(), Failure> {
+    let instances = specs::read(&options.file)?;
+    let (machine, occupancy) = machine::read(&options.machine)?;
+    let plans = plan_all(&machine, occupancy, &instances)?;
+    show(&machine, &plans, options.output)?;
+    if plans.answers.iter().all(Result::is_ok) { Ok(()) } else { Err(Failure::Silent(REFUSED)) }
+}
+
+/// Plans each VM beside those before it.
+///
+/// # Errors
+/// [`Failure::Invalid`] when a spec asks for something that cannot be resolved here.
+pub(crate) fn plan_all(
+    machine: &Machine,
+    mut occupancy: Occupancy,
+    instances: &[VirtualMachineInstance],
+) -> Result<Plans, Failure> {
+    let mut answers = Vec::with_capacity(instances.len());
+    for instance in instances {
+        let request = request(instance)?;
+        let answer = pinion_planner::plan(machine, &occupancy, &request);
+        if let Ok(placement) = &answer {
+            occupancy.holdings.push(placement.holding(HoldingState::Reserved));
+        }
+        answers.push(answer);
+    }
+    Ok(Plans { answers, after: occupancy })
+}
+
+/// What a VM needs.
+///
+/// # Errors
+/// [`Failure::Invalid`] when a device name of the spec means nothing here.
+pub(crate) fn request(instance: &VirtualMachineInstance) -> Result<Request, Failure> {
+    // Device names come from a configuration file once devices can be passed through;
+    // until then the spec reader refuses them.
+    Request::from_instance(instance, &|_: &str| None).map_err(Failure::invalid)
+}
+
+/// Prints plans in a format.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(crate) fn show(machine: &Machine, plans: &Plans, format: PictureFormat) -> Result<(), Failure> {
+    match format {
+        PictureFormat::Json => output::json(&document(plans)?),
+        PictureFormat::Text => output::text(&text(machine, plans)),
+        PictureFormat::Svg => output::text(&pinion_map::svg(machine, &view(machine, plans))),
+    }
+}
+
+fn document(plans: &Plans) -> Result<Value, Failure> {
+    let mut items = plans.answers.iter().map(|answer| match answer {
+        Ok(placement) => output::value("Placement", placement),
+        Err(refusal) => output::value("Refusal", refusal),
+    });
+    if plans.answers.len() == 1 {
+        return items.next().unwrap_or_else(|| Ok(Value::Null));
+    }
+    let items: Vec<Value> = items.collect::<Result<_, _>>()?;
+    Ok(json!({ "apiVersion": output::API_VERSION, "kind": "List", "items": items }))
+}
+
+fn text(machine: &Machine, plans: &Plans) -> String {
+    let mut text: String =
+        plans.answers.iter().map(|answer| answer.as_ref().map_or_else(explain, summary) + "\n").collect();
+    if plans.answers.iter().any(Result::is_ok) {
+        text.push_str(&pinion_map::text(machine, &view(machine, plans), output::style()));
+    }
+    text
+}
+
+fn view(machine: &Machine, plans: &Plans) -> View {
+    let view = View::of(machine, &plans.after);
+    plans.answers.iter().flatten().fold(view, |view, placement| view.with_placement(placement))
+}

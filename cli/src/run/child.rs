@@ -1,0 +1,230 @@
+//! The launchers of a file: started, heard, told to end, and waited for.
+//!
+//! One thread, one poll loop: signals for this process, and a pipe of events from each launcher. The
+//! reservation of a guest is given back once its launcher is gone.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, pipe};
+use pinion_launcher::{ConsoleMode, Event, LaunchSpec};
+use pinion_node_agent::Reservation;
+
+use super::{Placed, report};
+use crate::failure::Failure;
+
+/// Where a launcher finds its spec and writes its events.
+const SPEC_FD: i32 = 3;
+const EVENT_FD: i32 = 4;
+/// The program, beside this one.
+const PROGRAM: &str = "pinion-launcher";
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("Cannot start {0:?}: it belongs beside the pinion command")]
+    Start(PathBuf, #[source] io::Error),
+    #[error("Cannot hand a guest over to its launcher")]
+    HandOver(#[source] io::Error),
+    #[error("Cannot take over signals")]
+    Signals(#[source] io::Error),
+}
+
+/// A launcher, and what it holds.
+pub(super) struct Launcher {
+    name: String,
+    process: Child,
+    events: Option<File>,
+    unread: Vec<u8>,
+    reservation: Option<Reservation>,
+}
+
+/// Starts a launcher for each VM.
+///
+/// # Errors
+/// [`Failure::Failed`]; those that were started are gone then.
+pub(super) fn start_all(placed: Vec<Placed>) -> Result<Vec<Launcher>, Failure> {
+    let mut launchers: Vec<Launcher> = Vec::with_capacity(placed.len());
+    for guest in placed {
+        match start(guest) {
+            Ok(launcher) => launchers.push(launcher),
+            Err(failure) => {
+                launchers.iter_mut().for_each(Launcher::end_now);
+                return Err(failure);
+            }
+        }
+    }
+    Ok(launchers)
+}
+
+fn start(guest: Placed) -> Result<Launcher, Failure> {
+    let Placed { spec, mut reservation } = guest;
+    let hand_over = |e| Failure::failed(StartError::HandOver(e));
+    let spec_file = spec_file(&spec).map_err(hand_over)?;
+    let (events, to_events): (OwnedFd, OwnedFd) = pipe().map_err(|e| hand_over(e.into()))?;
+    let program = program();
+    let mut command = Command::new(&program);
+    command.args(["--spec-fd", &SPEC_FD.to_string(), "--event-fd", &EVENT_FD.to_string()]);
+    if spec.console == ConsoleMode::Log {
+        // Out of the terminal's reach: Ctrl-C comes to this process, which passes it on once.
+        command.stdin(Stdio::null()).process_group(0);
+    }
+    command
+        .fd_mappings(vec![
+            FdMapping { parent_fd: spec_file, child_fd: SPEC_FD },
+            FdMapping { parent_fd: to_events, child_fd: EVENT_FD },
+        ])
+        .map_err(|e| hand_over(io::Error::other(e)))?;
+    let process = command.spawn().map_err(|e| Failure::failed(StartError::Start(program, e)))?;
+    // The command holds the other end of the pipe, whose end says that the launcher is gone.
+    drop(command);
+    let pid = i32::try_from(process.id()).unwrap_or(0);
+    let mut launcher = Launcher {
+        name: spec.placement.name,
+        process,
+        events: Some(events.into()),
+        unread: Vec::new(),
+        reservation: None,
+    };
+    if let Err(e) = reservation.transfer(pid) {
+        launcher.end_now();
+        return Err(Failure::failed(e));
+    }
+    launcher.reservation = Some(reservation);
+    Ok(launcher)
+}
+
+fn spec_file(spec: &LaunchSpec) -> io::Result<OwnedFd> {
+    let mut file: File = memfd_create(c"launch-spec", MFdFlags::MFD_CLOEXEC)?.into();
+    file.write_all(&serde_json::to_vec(spec)?)?;
+    Ok(file.into())
+}
+
+/// The launcher's program: beside this one.
+fn program() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_else(|_| PROGRAM.into());
+    own.with_file_name(PROGRAM)
+}
+
+impl Launcher {
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id()).unwrap_or(0);
+        if pid > 0 {
+            // It is a child that was not waited for: the number is still its own.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
+    fn end_now(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Reads what there is; false once the launcher is gone.
+    fn hear(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        let read = self.events.as_mut().map_or(Ok(0), |f| f.read(&mut bytes));
+        let heard = bytes.get(..read.unwrap_or(0)).unwrap_or_default();
+        self.unread.extend_from_slice(heard);
+        while let Some(end) = self.unread.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            if let Ok(event) = serde_json::from_slice::<Event>(&line) {
+                self.take_note(&event);
+            }
+        }
+        !heard.is_empty()
+    }
+
+    fn take_note(&mut self, event: &Event) {
+        if *event == Event::Armed
+            && let Some(Err(e)) = self.reservation.as_mut().map(Reservation::commit)
+        {
+            report::warning(&self.name, &e);
+        }
+        report::event(&self.name, event);
+    }
+
+    /// Waits for it and gives its place back.
+    fn finish(&mut self) -> u8 {
+        self.events = None;
+        let status = self.process.wait();
+        if let Some(Err(e)) = self.reservation.take().map(Reservation::release) {
+            report::warning(&self.name, &e);
+        }
+        match status {
+            Ok(status) => self.code(status),
+            Err(e) => {
+                report::warning(&self.name, &e);
+                12
+            }
+        }
+    }
+
+    fn code(&self, status: ExitStatus) -> u8 {
+        if let Some(signal) = status.signal() {
+            report::killed(&self.name, signal);
+            return 12;
+        }
+        status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(12)
+    }
+}
+
+/// Waits for all launchers; signals are passed on to them.
+///
+/// # Errors
+/// [`Failure::Silent`] with the exit code of the first guest that did not end well.
+pub(super) fn wait_all(mut launchers: Vec<Launcher>) -> Result<(), Failure> {
+    let signals = signals()?;
+    let mut code = 0;
+    while !launchers.is_empty() {
+        let ready = wait(&signals, &launchers);
+        if ready.first().copied().unwrap_or(false) {
+            while let Ok(Some(_)) = signals.read_signal() {
+                launchers.iter().for_each(|l| l.signal(Signal::SIGTERM));
+            }
+        }
+        let mut flags = ready.into_iter().skip(1);
+        launchers.retain_mut(|launcher| {
+            if !flags.next().unwrap_or(false) || launcher.hear() {
+                return true;
+            }
+            let ended = launcher.finish();
+            if code == 0 {
+                code = ended;
+            }
+            false
+        });
+    }
+    if code == 0 { Ok(()) } else { Err(Failure::Silent(code)) }
+}
+
+fn signals() -> Result<SignalFd, Failure> {
+    let failed = |e: Errno| Failure::failed(StartError::Signals(e.into()));
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    set.thread_block().map_err(failed)?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(failed)
+}
+
+/// Which of signals and launchers have something to say, in this order.
+fn wait(signals: &SignalFd, launchers: &[Launcher]) -> Vec<bool> {
+    let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    fds.extend(
+        launchers.iter().filter_map(|l| l.events.as_ref()).map(|f| PollFd::new(f.as_fd(), PollFlags::POLLIN)),
+    );
+    if poll(&mut fds, PollTimeout::NONE).is_err() {
+        return Vec::new();
+    }
+    fds.iter().map(|fd| fd.any().unwrap_or(false)).collect()
+}

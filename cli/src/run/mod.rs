@@ -1,0 +1,153 @@
+//! `pinion run`: plans, reserves, and starts a launcher for each VM of a file; then waits.
+//!
+//! All VMs are planned and reserved before the first is started: a file runs whole or not at all.
+
+mod child;
+mod report;
+
+use pinion_api::VirtualMachineInstance;
+use pinion_launcher::{AuditPolicy, ConsoleMode, LaunchSpec};
+use pinion_machine::Machine;
+use pinion_node_agent::{Holder, Ledger, Reservation, ReserveError};
+use pinion_planner::{HoldingState, Occupancy, Placement, Refusal};
+
+use crate::arguments::{PictureFormat, RunOptions};
+use crate::failure::{Failure, REFUSED};
+use crate::{machine, output, plan, specs};
+
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("--console is for one VM, and this file has {0}: run them one by one")]
+    ConsoleOfSeveral(usize),
+    #[error("The metrics ports of {0} VMs do not fit above port {1}: give a lower one with --metrics")]
+    Ports(usize, u16),
+}
+
+/// What stands in the way of a reservation.
+#[derive(Debug, thiserror::Error)]
+enum Unplaced {
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+    #[error("{0:?}")]
+    Failed(Failure),
+}
+
+/// A VM that has its place.
+struct Placed {
+    spec: LaunchSpec,
+    reservation: Reservation,
+}
+
+/// Runs the VMs of a file.
+///
+/// # Errors
+/// [`Failure`]; nothing runs and nothing is held then.
+pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
+    let instances = specs::read(&options.file)?;
+    check(options, &instances)?;
+    let machine = machine::discover(&pinion_discovery::From::Host)?;
+    if options.dry_run {
+        return dry_run(options, &machine, &instances);
+    }
+    let placed = reserve_all(options, &machine, &instances)?;
+    report::started(&placed.iter().map(|p| &p.spec.placement).collect::<Vec<_>>());
+    let children = child::start_all(placed)?;
+    child::wait_all(children)
+}
+
+fn check(options: &RunOptions, instances: &[VirtualMachineInstance]) -> Result<(), Failure> {
+    let count = instances.len();
+    if options.console && count > 1 {
+        return Err(Failure::invalid(RunError::ConsoleOfSeveral(count)));
+    }
+    let first = options.metrics.map_or(0, |address| address.port());
+    let last = u16::try_from(count).ok().and_then(|n| first.checked_add(n));
+    if options.metrics.is_some() && last.is_none() {
+        return Err(Failure::invalid(RunError::Ports(count, first)));
+    }
+    Ok(())
+}
+
+fn dry_run(
+    options: &RunOptions,
+    machine: &Machine,
+    instances: &[VirtualMachineInstance],
+) -> Result<(), Failure> {
+    let mut occupancy = Ledger::at(&options.ledger).read().map_err(Failure::failed)?.occupancy();
+    machine::set_housekeeping(&mut occupancy, machine, options.housekeeping.as_ref())?;
+    let plans = plan::plan_all(machine, occupancy, instances)?;
+    plan::show(machine, &plans, PictureFormat::Text)?;
+    if plans.answers.iter().all(Result::is_ok) { Ok(()) } else { Err(Failure::Silent(REFUSED)) }
+}
+
+/// Reserves one VM after the other. Where one is refused, dropping the others gives them back.
+fn reserve_all(
+    options: &RunOptions,
+    machine: &Machine,
+    instances: &[VirtualMachineInstance],
+) -> Result<Vec<Placed>, Failure> {
+    let ledger = Ledger::at(&options.ledger);
+    let mut placed = Vec::with_capacity(instances.len());
+    for (number, instance) in (0u16..).zip(instances) {
+        let holder = Holder::current().map_err(Failure::failed)?;
+        let reserved = ledger.reserve(holder, |taken| plan_one(options, machine, instance, taken));
+        let (reservation, placement) = match reserved {
+            Ok(done) => done,
+            Err(ReserveError::Ledger(e)) => return Err(Failure::failed(e)),
+            Err(ReserveError::Plan(Unplaced::Failed(failure))) => return Err(failure),
+            Err(ReserveError::Plan(Unplaced::Refused(refusal))) => {
+                output::text(&plan::explain(&refusal))?;
+                return Err(Failure::Silent(REFUSED));
+            }
+        };
+        let spec = launch_spec(options, instance, placement, number, instances.len());
+        placed.push(Placed { spec, reservation });
+    }
+    Ok(placed)
+}
+
+fn plan_one(
+    options: &RunOptions,
+    machine: &Machine,
+    instance: &VirtualMachineInstance,
+    taken: &Occupancy,
+) -> Result<(pinion_planner::Holding, Placement), Unplaced> {
+    let mut occupancy = taken.clone();
+    machine::set_housekeeping(&mut occupancy, machine, options.housekeeping.as_ref())
+        .map_err(Unplaced::Failed)?;
+    let request = plan::request(instance).map_err(Unplaced::Failed)?;
+    let placement = pinion_planner::plan(machine, &occupancy, &request)
+        .map_err(|refusal| Unplaced::Refused(Box::new(refusal)))?;
+    Ok((placement.holding(HoldingState::Reserved), placement))
+}
+
+fn launch_spec(
+    options: &RunOptions,
+    instance: &VirtualMachineInstance,
+    placement: Placement,
+    number: u16,
+    count: usize,
+) -> LaunchSpec {
+    let mut metrics = options.metrics;
+    if let Some(address) = &mut metrics {
+        address.set_port(address.port().saturating_add(if address.port() == 0 { 0 } else { number }));
+    }
+    let certificate = options.certificate.as_ref().map(|path| {
+        if count == 1 {
+            return path.clone();
+        }
+        let mut name = path.clone().into_os_string();
+        name.push(format!(".{}", instance.name()));
+        name.into()
+    });
+    LaunchSpec {
+        api_version: LaunchSpec::API_VERSION.to_owned(),
+        kind: LaunchSpec::KIND.to_owned(),
+        instance: instance.clone(),
+        placement,
+        metrics,
+        certificate,
+        console: if options.console { ConsoleMode::Attached } else { ConsoleMode::Log },
+        audit: AuditPolicy { interval_seconds: options.audit_interval, repair: !options.no_repair },
+    }
+}

@@ -1,0 +1,51 @@
+//! A lab host with Pinion and a guest's kernel and initrd in it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pinion_lab::{Files, Kernel, Lab, Output, Shape, guest_initrd};
+
+/// Long enough for a guest inside an emulated host on a busy machine.
+pub const LONG: Duration = Duration::from_secs(150);
+/// Long enough for a command that starts no guest.
+pub const QUICK: Duration = Duration::from_secs(30);
+
+/// Boots a lab host whose guests run `script`.
+pub fn lab(name: &str, shape: &Shape, script: &str) -> Lab {
+    let folder = tempfile::tempdir().unwrap();
+    let initrd = folder.path().join("initrd");
+    guest_initrd(script, &initrd).unwrap();
+    let kernel = Kernel::of_debian(&pinion_lab::Cache::of_user()).unwrap();
+    let pinion = PathBuf::from(env!("CARGO_BIN_EXE_pinion"));
+    let files = Files::new()
+        .with("/var/lib/pinion/debian/vmlinuz", kernel.image())
+        .with("/var/lib/pinion/debian/initrd", &initrd)
+        .with_program("/usr/bin/pinion", &stripped(&pinion, folder.path()))
+        .unwrap()
+        .with_program("/usr/bin/pinion-launcher", &stripped(&pinion.with_file_name("pinion-launcher"), folder.path()))
+        .unwrap();
+    let lab = Lab::boot(name, shape, &files).unwrap();
+    println!("{name}: up in {:?}", lab.boot_time());
+    lab
+}
+
+/// A program without its symbols, which would only make the lab slow to boot.
+fn stripped(program: &Path, folder: &Path) -> PathBuf {
+    assert!(program.is_file(), "{program:?} is missing: `cargo build --workspace` makes it");
+    let to = folder.join(program.file_name().unwrap());
+    let done = std::process::Command::new("strip").arg("-o").arg(&to).arg(program).status().unwrap();
+    assert!(done.success());
+    to
+}
+
+/// Runs a shell script that must succeed, and gives its output.
+pub fn must(lab: &Lab, script: &str, limit: Duration) -> String {
+    let output = lab.sh(script, limit).unwrap();
+    assert!(output.success(), "`{script}`: {}", both(&output));
+    output.text()
+}
+
+/// Everything a command printed.
+pub fn both(output: &Output) -> String {
+    format!("code {:?}\n{}\n{}", output.code, output.text(), output.error_text())
+}

@@ -1,0 +1,148 @@
+//! What the launcher needs of a hypervisor, and no more.
+//!
+//! `native` (our own VMM) implements it; another can. The life of a guest goes one way:
+//! [`Backend::arm`] → [`ArmedGuest::run`] → [`RunningGuest`]; dropping any of them ends
+//! the guest and gives everything back. A backend must never decide where anything goes:
+//! the [`Guest`] says it all.
+
+use std::error::Error;
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::certificate::{Range, Repair, Role};
+use crate::guest::Guest;
+
+/// Makes guests.
+pub trait Backend {
+    /// Creates every thread on its CPUs and populates every page on its node, and stops
+    /// short of the guest's first instruction. Tells each phase of it and how long it took.
+    ///
+    /// # Errors
+    /// Why it could not; nothing is left then.
+    fn arm(
+        &self,
+        guest: Guest,
+        progress: &mut dyn FnMut(&'static str, Duration),
+    ) -> Result<Box<dyn ArmedGuest>, BackendError>;
+}
+
+/// A guest that is ready and has not run yet.
+pub trait ArmedGuest: fmt::Debug {
+    /// Its vCPU and I/O threads by thread id; every other thread of the process is an
+    /// emulator thread.
+    fn threads(&self) -> Vec<(Role, i32)>;
+
+    /// Where its cells' memory lies in this process.
+    fn memory(&self) -> Vec<(u32, Vec<Range>)>;
+
+    /// Puts its threads back where they belong.
+    fn repair(&self) -> Box<dyn Repair>;
+
+    /// Lets the vCPUs go.
+    ///
+    /// # Errors
+    /// Why it could not; nothing is left then.
+    fn run(self: Box<Self>) -> Result<Box<dyn RunningGuest>, BackendError>;
+}
+
+/// A guest that runs, or has ended.
+pub trait RunningGuest: fmt::Debug + Send + Sync {
+    /// Presses the power button; the guest may ignore it.
+    fn power_button(&self);
+
+    /// Ends the guest at once.
+    fn stop(&self);
+
+    /// Readable once the guest has ended, from then on.
+    fn ended_fd(&self) -> BorrowedFd<'_>;
+
+    /// How it ended; `None` while it runs.
+    fn end(&self) -> Option<GuestEnd>;
+
+    /// What it did so far.
+    fn stats(&self) -> GuestStats;
+}
+
+/// Why a backend could not make or run a guest: a sentence that says what to do, and its causes.
+pub type BackendError = Box<dyn Error + Send + Sync>;
+
+/// How a guest ended, as far as the backend can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestEnd {
+    /// It powered itself off.
+    PoweredOff,
+    /// [`RunningGuest::stop`] ended it.
+    Stopped,
+    /// It crashed, and how.
+    Crashed(String),
+    /// The host could not go on with it, and why.
+    Failed(String),
+}
+
+/// What a guest did so far. All counts are from its start and survive its reboots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuestStats {
+    /// By disk.
+    pub disks: Vec<DiskStats>,
+    /// By interface.
+    pub interfaces: Vec<InterfaceStats>,
+    /// Exits to the launcher: vCPU, kind, count.
+    pub exits: Vec<(u32, &'static str, u64)>,
+    /// Reboots.
+    pub reboots: u64,
+    /// Console bytes that nobody took.
+    pub console_dropped_bytes: u64,
+}
+
+/// What a disk did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Name in the spec.
+    pub name: String,
+    /// Reads.
+    pub reads: Operations,
+    /// Writes.
+    pub writes: Operations,
+    /// Flushes; they have no bytes.
+    pub flushes: Operations,
+    /// Requests that failed.
+    pub errors: u64,
+    /// What the last failure was, and what to do.
+    pub last_error: Option<String>,
+}
+
+/// Operations of one kind on a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operations {
+    /// How many.
+    pub count: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Time spent on them.
+    pub time: Duration,
+}
+
+/// What an interface did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceStats {
+    /// Name in the spec.
+    pub name: String,
+    /// To the guest.
+    pub received: Traffic,
+    /// From the guest.
+    pub sent: Traffic,
+}
+
+/// Traffic in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Packets dropped.
+    pub dropped: u64,
+    /// Packets that failed.
+    pub errors: u64,
+}

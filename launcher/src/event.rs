@@ -1,0 +1,94 @@
+//! What a launcher tells whoever started it: one JSON object a line.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::End;
+use crate::certificate::Verdict;
+
+/// Something that happened to a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "event")]
+pub enum Event {
+    /// A phase of the start is done.
+    #[serde(rename_all = "camelCase")]
+    Phase {
+        /// Its name.
+        phase: String,
+        /// How long it took, ns.
+        took_ns: u64,
+    },
+    /// The pages are populated.
+    Armed,
+    /// The placement was read back for the first time.
+    Verified {
+        /// The worst verdict.
+        verdict: Verdict,
+        /// Items that were checked.
+        items: usize,
+        /// Those that do not hold.
+        mismatches: Vec<String>,
+    },
+    /// The guest runs.
+    Running,
+    /// Something was found elsewhere than planned.
+    Drifted {
+        /// What.
+        what: String,
+    },
+    /// It was tried to put something back.
+    Repaired {
+        /// What.
+        what: String,
+        /// Why it did not work; absent where it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<String>,
+    },
+    /// The power button was pressed.
+    #[serde(rename_all = "camelCase")]
+    PowerButton {
+        /// Seconds until force.
+        grace_seconds: u64,
+    },
+    /// Something that the user should know.
+    Warning {
+        /// What.
+        what: String,
+    },
+    /// It is over.
+    Ended {
+        /// How.
+        #[serde(flatten)]
+        end: End,
+    },
+}
+
+/// Where events go.
+#[derive(Debug)]
+pub struct Events(Option<File>);
+
+impl Events {
+    /// To an inherited descriptor.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub fn to_descriptor(fd: i32) -> io::Result<Self> {
+        Ok(Self(Some(OpenOptions::new().write(true).open(format!("/proc/self/fd/{fd}"))?)))
+    }
+
+    /// Nowhere.
+    #[must_use]
+    pub const fn to_nobody() -> Self {
+        Self(None)
+    }
+
+    /// Tells of one. Nobody listens any more if that fails: the guest does not care.
+    pub fn tell(&mut self, event: &Event) {
+        if let (Some(file), Ok(mut line)) = (&mut self.0, serde_json::to_string(event)) {
+            line.push('\n');
+            let _ = file.write_all(line.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! From a VM spec and a placement to exact files, descriptors and CPUs.
+//!
+//! Opens everything a guest needs, before anything is started: what is missing, locked or of the
+//! wrong kind is told here, by the field that names it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
+use pinion_api::{
+    CloudInit, Disk, HostDisk, HostDiskType, HostFile, ImageFormat, Interface, MacAddress,
+    VirtualMachineInstance,
+};
+use pinion_machine::CpuSet;
+use pinion_planner::Placement;
+use vmm_block::{Access, DiskOptions};
+use vmm_host::Tap;
+use vmm_machine::{
+    CellConfig, ConsoleConfig, DiskConfig, Hints, IoThreadConfig, MachineConfig, NetConfig, Rng, VcpuConfig,
+};
+
+use crate::nocloud::Seed;
+
+/// Priority of real-time vCPUs, as KubeVirt has it.
+const REALTIME_PRIORITY: i32 = 1;
+/// Where the guest's console is; put in front of the spec's own arguments, which may name more.
+const CONSOLE_ARGUMENT: &str = "console=ttyS0";
+
+/// A guest: everything open, nothing started.
+#[derive(Debug)]
+pub struct Guest {
+    pub(crate) machine: MachineConfig,
+}
+
+/// Why a guest cannot be set up: names the field of the spec.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The spec lacks what its own rules promise.
+    #[error("{field}: missing")]
+    Missing {
+        /// The field.
+        field: String,
+    },
+    /// A kernel or initrd cannot be opened.
+    #[error("{field}: Cannot open {path:?}")]
+    Boot {
+        /// The field.
+        field: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// From the operating system.
+        source: io::Error,
+    },
+    /// An image cannot be made.
+    #[error("volume {volume:?}: Cannot make the image {path:?}")]
+    Create {
+        /// The volume.
+        volume: String,
+        /// The image.
+        path: PathBuf,
+        /// From the operating system.
+        source: io::Error,
+    },
+    /// An image cannot be opened.
+    #[error("volume {volume:?}")]
+    Image {
+        /// The volume.
+        volume: String,
+        /// Why.
+        source: vmm_block::OpenError,
+    },
+    /// The cloud-init image cannot be made.
+    #[error("volume {volume:?}: Cannot make the cloud-init image")]
+    Seed {
+        /// The volume.
+        volume: String,
+        /// From the operating system.
+        source: io::Error,
+    },
+    /// The tap device cannot be had.
+    #[error("interface {interface:?}")]
+    Tap {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: vmm_host::TapError,
+    },
+}
+
+impl Guest {
+    /// Opens everything.
+    ///
+    /// # Errors
+    /// [`GuestError`]; nothing is left open then.
+    pub fn open(
+        instance: &VirtualMachineInstance,
+        placement: &Placement,
+        console: ConsoleConfig,
+    ) -> Result<Self, GuestError> {
+        let domain = &instance.spec.domain;
+        let shape = instance.spec.topology();
+        let boot = domain.firmware.as_ref().and_then(|f| f.kernel_boot.as_ref());
+        let boot = boot.ok_or_else(|| missing("spec.domain.firmware.kernelBoot"))?;
+        let container =
+            boot.container.as_ref().ok_or_else(|| missing("spec.domain.firmware.kernelBoot.container"))?;
+        let kernel = container
+            .kernel()
+            .ok_or_else(|| missing("spec.domain.firmware.kernelBoot.container.kernelPath"))?;
+        let initrd = container.initrd();
+        let disks = domain.devices.disks.iter().map(|disk| open_disk(instance, placement, disk));
+        let nets = domain.devices.interfaces.iter().map(|interface| open_net(instance, interface));
+        let arguments = boot.kernel_args.as_deref().unwrap_or_default();
+        let machine = MachineConfig {
+            sockets: shape.sockets,
+            cores: shape.cores,
+            threads: shape.threads,
+            vcpus: vcpus(placement),
+            cells: cells(placement),
+            kernel: open_inside("spec.domain.firmware.kernelBoot.container.kernelPath", &kernel)?,
+            initrd: initrd
+                .map(|f| open_inside("spec.domain.firmware.kernelBoot.container.initrdPath", &f))
+                .transpose()?,
+            command_line: format!("{CONSOLE_ARGUMENT} {arguments}").trim_end().to_owned(),
+            disks: disks.collect::<Result<_, _>>()?,
+            nets: nets.collect::<Result<_, _>>()?,
+            rng: if domain.devices.rng.is_some() { Rng::Present } else { Rng::Absent },
+            console,
+            io_threads: placement
+                .io_threads
+                .iter()
+                .map(|t| IoThreadConfig { id: t.id, cpus: numbers(&t.cpus) })
+                .collect(),
+            emulator_cpus: numbers(&placement.emulator.cpus),
+            hints: if instance.spec.dedicated_cpus() { Hints::Dedicated } else { Hints::None },
+        };
+        Ok(Self { machine })
+    }
+}
+
+fn missing(field: &str) -> GuestError {
+    GuestError::Missing { field: field.to_owned() }
+}
+
+/// CPUs as the virtual machine monitor takes them.
+pub(crate) fn numbers(cpus: &CpuSet) -> Vec<u32> {
+    cpus.iter().map(|c| c.0).collect()
+}
+
+fn vcpus(placement: &Placement) -> Vec<VcpuConfig> {
+    let vcpu = |v: &pinion_planner::Vcpu| VcpuConfig {
+        socket: v.socket,
+        core: v.core,
+        thread: v.thread,
+        cell: v.cell,
+        cpus: numbers(&v.allowed()),
+        fifo: v.realtime.then_some(REALTIME_PRIORITY),
+    };
+    placement.vcpus.iter().map(vcpu).collect()
+}
+
+fn cells(placement: &Placement) -> Vec<CellConfig> {
+    let cell = |c: &pinion_planner::Cell| CellConfig {
+        memory_bytes: c.memory_bytes,
+        page_size: c.page_size_bytes.bytes(),
+        host_node: Some(c.host_node.0),
+        distances: c.distances.clone(),
+    };
+    placement.cells.iter().map(cell).collect()
+}
+
+/// Opens a file below a directory, which no link may lead out of.
+fn open_inside(field: &'static str, file: &HostFile) -> Result<File, GuestError> {
+    let failed = |e: nix::errno::Errno| GuestError::Boot {
+        field,
+        path: file.root.join(&file.inside),
+        source: e.into(),
+    };
+    let folder = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root: OwnedFd = open(&file.root, folder, Mode::empty()).map_err(failed)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let opened = openat2(&root, &file.inside, how).map_err(failed)?;
+    Ok(File::from(opened))
+}
+
+fn open_disk(
+    instance: &VirtualMachineInstance,
+    placement: &Placement,
+    disk: &Disk,
+) -> Result<DiskConfig, GuestError> {
+    let volume =
+        instance.spec.volume(&disk.name).ok_or_else(|| missing(&format!("spec.volumes[{}]", disk.name)))?;
+    let image = match (&volume.host_disk, &volume.cloud_init_no_cloud) {
+        (Some(host), _) => open_host_disk(&disk.name, host, disk.is_read_only())?,
+        (_, Some(data)) => open_seed(instance, &disk.name, data)?,
+        _ => return Err(missing(&format!("spec.volumes[{}].hostDisk", disk.name))),
+    };
+    let io_thread = placement.io_threads.iter().position(|t| t.disks.contains(&disk.name));
+    let serial = disk.serial.clone().unwrap_or_default();
+    Ok(DiskConfig { name: disk.name.clone(), image, serial, io_thread })
+}
+
+fn open_host_disk(
+    volume: &str,
+    host: &HostDisk,
+    read_only: bool,
+) -> Result<Box<dyn vmm_block::Disk>, GuestError> {
+    let path = Path::new(&host.path);
+    if host.kind == HostDiskType::DiskOrCreate {
+        create(volume, host, path)?;
+    }
+    let format = match host.format() {
+        ImageFormat::Raw => vmm_block::ImageFormat::Raw,
+        ImageFormat::Qcow2 => vmm_block::ImageFormat::Qcow2,
+    };
+    let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+    vmm_block::open(path, DiskOptions { access, format: Some(format) })
+        .map_err(|source| GuestError::Image { volume: volume.to_owned(), source })
+}
+
+/// Makes a sparse image, unless there is one.
+fn create(volume: &str, host: &HostDisk, path: &Path) -> Result<(), GuestError> {
+    let failed = |source| GuestError::Create { volume: volume.to_owned(), path: path.to_owned(), source };
+    let bytes = host.capacity.as_ref().map_or(0, pinion_api::Quantity::rounded_up);
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(file) => file.set_len(bytes).map_err(|e| {
+            let _ = std::fs::remove_file(path);
+            failed(e)
+        }),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn open_seed(
+    instance: &VirtualMachineInstance,
+    volume: &str,
+    data: &CloudInit,
+) -> Result<Box<dyn vmm_block::Disk>, GuestError> {
+    let seed = Seed {
+        instance_id: instance.full_name(),
+        host_name: instance.host_name().to_owned(),
+        user_data: data.user_data_bytes(),
+        network_data: Some(data.network_data_bytes()).filter(|d| !d.is_empty()),
+    };
+    let file = seed.image().map_err(|source| GuestError::Seed { volume: volume.to_owned(), source })?;
+    let options = DiskOptions { access: Access::ReadOnly, format: Some(vmm_block::ImageFormat::Raw) };
+    vmm_block::open_file(file, volume, options)
+        .map_err(|source| GuestError::Image { volume: volume.to_owned(), source })
+}
+
+fn open_net(instance: &VirtualMachineInstance, interface: &Interface) -> Result<NetConfig, GuestError> {
+    let name = &interface.name;
+    let host =
+        instance.spec.host_network(name).ok_or_else(|| missing(&format!("spec.networks[{name}].multus")))?;
+    let tap = Tap::open(host).map_err(|source| GuestError::Tap { interface: name.clone(), source })?;
+    let given = interface.mac_address.as_deref().and_then(|text| text.parse::<MacAddress>().ok());
+    let mac = given.unwrap_or_else(|| MacAddress::for_interface(&instance.full_name(), name));
+    Ok(NetConfig { name: name.clone(), tap: tap.into_fd(), mac: mac.0 })
+}

@@ -1,0 +1,52 @@
+//! `pinion-launcher`: the process that one guest lives in. Started by `pinion run`.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
+use nix::sys::signal::Signal;
+use pinion_launcher::{Events, LaunchSpec, Native, Session};
+
+/// Runs one guest. Started by `pinion run`, which hands it the guest's spec and placement; it is not
+/// meant to be typed.
+#[derive(Debug, Parser)]
+#[command(name = "pinion-launcher", version, after_help = "Example:\n  pinion run vm.yaml")]
+struct Arguments {
+    /// Descriptor that the launch spec is read from
+    #[arg(long, value_name = "FD")]
+    spec_fd: i32,
+    /// Descriptor that events are written to, one JSON object a line
+    #[arg(long, value_name = "FD")]
+    event_fd: Option<i32>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Whoever started this is the guest's keeper: without it the guest shuts down in order.
+    let _ = set_pdeathsig(Signal::SIGTERM);
+    let _ = set_no_new_privs();
+    let events = match arguments.event_fd.map(Events::to_descriptor).transpose() {
+        Ok(events) => events.unwrap_or(Events::to_nobody()),
+        Err(e) => {
+            eprintln!("pinion-launcher: Cannot write events: {e}");
+            return ExitCode::from(1);
+        }
+    };
+    let heard = arguments.event_fd.is_some();
+    match LaunchSpec::read(arguments.spec_fd) {
+        Ok(spec) => {
+            let end = Session::new(spec, events).run(&Native);
+            if !heard {
+                eprintln!("pinion-launcher: {}", end.sentence());
+            }
+            ExitCode::from(end.code())
+        }
+        Err(e) => {
+            let cause = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
+            eprintln!("pinion-launcher: {e}: {cause}");
+            ExitCode::from(1)
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the metrics endpoint reads: the guest as it is at the moment somebody asks.
+//!
+//! Shared by the session's thread, which fills it in, and the endpoint's, which reads it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pinion_api::VirtualMachineInstance;
+use pinion_planner::Placement;
+use procfs::process::Process;
+
+use crate::backend::RunningGuest;
+use crate::certificate::{Auditor, Certificate, Subjects, observe_threads};
+use crate::metrics::{GuestPhase, Identity, ProcessUsage, Snapshot, expose};
+
+/// Memory in pages of this size is part of the process's resident memory; huge pages are not.
+const BASE_PAGE: u64 = 4096;
+
+#[derive(Debug, Default)]
+struct Inner {
+    snapshot: Snapshot,
+    subjects: Option<Subjects>,
+    guest: Option<Arc<dyn RunningGuest>>,
+    base_page_bytes: u64,
+}
+
+/// The state behind the endpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Monitor {
+    inner: Arc<Mutex<Inner>>,
+    began: Instant,
+}
+
+impl Monitor {
+    /// Of one guest, which is being set up.
+    pub(crate) fn new(instance: &VirtualMachineInstance, placement: &Placement) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let bytes = |huge: bool| {
+            let cells = placement.cells.iter().filter(|c| (c.page_size_bytes.bytes() > BASE_PAGE) == huge);
+            cells.map(|c| c.memory_bytes).sum::<u64>()
+        };
+        let identity = Identity {
+            node: host,
+            namespace: instance.namespace().to_owned(),
+            name: instance.name().to_owned(),
+            labels: instance.metadata.labels.clone(),
+            memory_bytes: bytes(true) + bytes(false),
+            evictable: false,
+        };
+        let snapshot = Snapshot { identity, ..Snapshot::default() };
+        let inner = Inner { snapshot, base_page_bytes: bytes(false), ..Inner::default() };
+        let monitor = Self { inner: Arc::new(Mutex::new(inner)), began: Instant::now() };
+        monitor.reached(GuestPhase::Scheduled);
+        monitor
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The guest is in a new phase of its life.
+    pub(crate) fn reached(&self, phase: GuestPhase) {
+        let mut inner = self.lock();
+        inner.snapshot.phase = phase;
+        let after = self.began.elapsed();
+        inner.snapshot.phase_times.insert(phase, after);
+    }
+
+    /// A phase of the start is done.
+    pub(crate) fn started(&self, phase: &'static str, took: Duration) {
+        self.lock().snapshot.startup.push((phase, took));
+    }
+
+    /// Threads and memory to look at.
+    pub(crate) fn watch(&self, subjects: Subjects) {
+        self.lock().subjects = Some(subjects);
+    }
+
+    /// The guest runs; `None`: it has ended.
+    pub(crate) fn runs(&self, guest: Option<Arc<dyn RunningGuest>>) {
+        self.lock().guest = guest;
+    }
+
+    /// A new certificate.
+    pub(crate) fn certified(&self, certificate: &Certificate, auditor: &Auditor) {
+        let mut inner = self.lock();
+        inner.snapshot.certificate = Some(certificate.clone());
+        inner.snapshot.drift_total.clone_from(auditor.drift_total());
+        inner.snapshot.repairs_total.clone_from(auditor.repairs_total());
+    }
+
+    /// The metrics as Prometheus reads them.
+    pub(crate) fn render(&self) -> Option<String> {
+        let snapshot = {
+            let mut inner = self.lock();
+            if let Some(guest) = &inner.guest {
+                inner.snapshot.guest = guest.stats();
+            }
+            if let Some(subjects) = &inner.subjects {
+                inner.snapshot.threads =
+                    observe_threads(subjects).threads.into_iter().filter_map(|(_, _, facts)| facts).collect();
+            }
+            inner.snapshot.process = usage(inner.base_page_bytes);
+            inner.snapshot.block_wait = BTreeMap::new();
+            inner.snapshot.clone()
+        };
+        expose(&snapshot).ok()
+    }
+}
+
+/// CPU time and memory of this process.
+fn usage(base_page_bytes: u64) -> ProcessUsage {
+    let Ok(stat) = Process::myself().and_then(|p| p.stat()) else { return ProcessUsage::default() };
+    let ticks = procfs::ticks_per_second().max(1);
+    let time = |t: u64| Duration::from_millis(t.saturating_mul(1000) / ticks);
+    ProcessUsage {
+        user: time(stat.utime),
+        system: time(stat.stime),
+        resident_bytes: stat.rss.saturating_mul(procfs::page_size()),
+        resident_guest_bytes: base_page_bytes,
+    }
+}

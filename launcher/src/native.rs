@@ -1,0 +1,142 @@
+//! The native backend: our own virtual machine monitor.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use pinion_machine::CpuSet;
+use vmm_machine::{ArmedMachine, RunningMachine};
+
+use crate::backend::{
+    ArmedGuest, Backend, BackendError, DiskStats, GuestEnd, GuestStats, InterfaceStats, Operations,
+    RunningGuest, Traffic,
+};
+use crate::certificate::{Range, Repair, Role, Scheduling};
+use crate::guest::{Guest, numbers};
+
+/// Our own virtual machine monitor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Native;
+
+impl Backend for Native {
+    fn arm(
+        &self,
+        guest: Guest,
+        progress: &mut dyn FnMut(&'static str, Duration),
+    ) -> Result<Box<dyn ArmedGuest>, BackendError> {
+        Ok(Box::new(ArmedMachine::arm(guest.machine, progress)?))
+    }
+}
+
+impl ArmedGuest for ArmedMachine {
+    fn threads(&self) -> Vec<(Role, i32)> {
+        let role = |role| match role {
+            vmm_machine::Role::Vcpu(index) => Some(Role::Vcpu(index)),
+            vmm_machine::Role::Io(id) => Some(Role::IoThread(id)),
+            vmm_machine::Role::Emulator => None,
+        };
+        ArmedMachine::threads(self).into_iter().filter_map(|t| Some((role(t.role)?, t.tid))).collect()
+    }
+
+    fn memory(&self) -> Vec<(u32, Vec<Range>)> {
+        let mut cells: Vec<(u32, Vec<Range>)> = Vec::new();
+        for info in ArmedMachine::memory(self) {
+            let range = Range { start: info.start, bytes: info.bytes };
+            match cells.iter_mut().find(|(cell, _)| *cell == info.cell) {
+                Some((_, ranges)) => ranges.push(range),
+                None => cells.push((info.cell, vec![range])),
+            }
+        }
+        cells
+    }
+
+    fn repair(&self) -> Box<dyn Repair> {
+        Box::new(OwnThreads)
+    }
+
+    fn run(self: Box<Self>) -> Result<Box<dyn RunningGuest>, BackendError> {
+        Ok(Box::new(ArmedMachine::run(*self)))
+    }
+}
+
+/// Threads of this process.
+#[derive(Debug)]
+struct OwnThreads;
+
+impl Repair for OwnThreads {
+    fn set_cpus(&self, tid: i32, cpus: &CpuSet) -> io::Result<()> {
+        vmm_host::set_affinity(tid, &numbers(cpus)).map_err(io::Error::other)
+    }
+
+    fn set_scheduling(&self, tid: i32, scheduling: Scheduling) -> io::Result<()> {
+        if scheduling == Scheduling::OTHER {
+            return Err(io::Error::other(
+                "a thread that became real-time is left so: whoever did that had a reason",
+            ));
+        }
+        let priority = i32::try_from(scheduling.priority).unwrap_or(1);
+        vmm_host::set_fifo(tid, priority).map_err(io::Error::other)
+    }
+}
+
+impl RunningGuest for RunningMachine {
+    fn power_button(&self) {
+        RunningMachine::power_button(self);
+    }
+
+    fn stop(&self) {
+        RunningMachine::stop(self);
+    }
+
+    fn ended_fd(&self) -> BorrowedFd<'_> {
+        RunningMachine::ended_fd(self)
+    }
+
+    fn end(&self) -> Option<GuestEnd> {
+        RunningMachine::end(self).map(|end| match end {
+            vmm_machine::GuestEnd::PoweredOff => GuestEnd::PoweredOff,
+            vmm_machine::GuestEnd::Stopped => GuestEnd::Stopped,
+            vmm_machine::GuestEnd::Crashed(why) => GuestEnd::Crashed(why),
+            vmm_machine::GuestEnd::Failed(why) => GuestEnd::Failed(why),
+        })
+    }
+
+    fn stats(&self) -> GuestStats {
+        let stats = RunningMachine::stats(self);
+        let exits = (0u32..).zip(&stats.vcpus).flat_map(|(index, v)| {
+            let kinds =
+                [("port", v.port), ("mmio", v.mmio), ("interrupted", v.interrupted), ("other", v.other)];
+            kinds.into_iter().map(move |(kind, count)| (index, kind, count))
+        });
+        GuestStats {
+            exits: exits.collect(),
+            disks: stats.disks.into_iter().map(disk).collect(),
+            interfaces: stats.nets.into_iter().map(interface).collect(),
+            reboots: stats.reboots,
+            console_dropped_bytes: stats.console_dropped_bytes,
+        }
+    }
+}
+
+fn operations(o: vmm_machine::Operations) -> Operations {
+    Operations { count: o.count, bytes: o.bytes, time: o.time }
+}
+
+fn disk(stats: vmm_machine::DiskStats) -> DiskStats {
+    DiskStats {
+        name: stats.name,
+        reads: operations(stats.reads),
+        writes: operations(stats.writes),
+        flushes: operations(stats.flushes),
+        errors: stats.errors,
+        last_error: stats.last_error,
+    }
+}
+
+fn traffic(t: vmm_machine::Traffic) -> Traffic {
+    Traffic { packets: t.packets, bytes: t.bytes, dropped: t.dropped, errors: t.errors }
+}
+
+fn interface(stats: vmm_machine::NetStats) -> InterfaceStats {
+    InterfaceStats { name: stats.name, received: traffic(stats.received), sent: traffic(stats.sent) }
+}

@@ -1,0 +1,285 @@
+//! One guest from its spec to its end: arm, verify, run, audit.
+//!
+//! Runs on the launcher's main thread, which lives on housekeeping CPUs like every thread that is
+//! neither a vCPU nor an I/O thread.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::backend::{ArmedGuest, Backend, GuestEnd, RunningGuest};
+use crate::certificate::{self, Auditor, Certificate, Depth, Plan, Repair, Subjects, Verdict};
+use crate::console::{Console, Typed};
+use crate::end::End;
+use crate::event::{Event, Events};
+use crate::guest::{Guest, numbers};
+use crate::metrics::{Endpoint, GuestPhase};
+use crate::monitor::Monitor;
+use crate::spec::LaunchSpec;
+
+/// Every so many checks, pages are counted again: that costs more than looking at threads.
+const MEMORY_EVERY: u64 = 12;
+
+/// Why a session could not begin, as opposed to how its guest ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Something of this process.
+    #[error("Cannot {action}")]
+    Process {
+        /// What was attempted, as a verb phrase.
+        action: &'static str,
+        /// From the operating system.
+        source: io::Error,
+    },
+    /// The main thread cannot be moved.
+    #[error("Cannot go to the emulator's CPUs")]
+    Place(#[from] vmm_host::ThreadError),
+    /// Metrics cannot be served.
+    #[error("Cannot serve metrics")]
+    Metrics(#[from] crate::metrics::EndpointError),
+    /// The guest cannot be set up.
+    #[error("Cannot set up the guest")]
+    Guest(#[from] crate::guest::GuestError),
+}
+
+/// One guest.
+#[derive(Debug)]
+pub struct Session {
+    spec: LaunchSpec,
+    events: Events,
+    monitor: Monitor,
+}
+
+impl Session {
+    /// A session that tells `events` what happens.
+    #[must_use]
+    pub fn new(spec: LaunchSpec, events: Events) -> Self {
+        let monitor = Monitor::new(&spec.instance, &spec.placement);
+        Self { spec, events, monitor }
+    }
+
+    /// The whole life of the guest.
+    ///
+    /// The order is the promise:
+    /// 1. This thread goes to the emulator's CPUs: every thread it starts is born there or on its own.
+    /// 2. Signals are blocked and read from a descriptor: none can come between two steps.
+    /// 3. Everything the guest needs is opened. What is missing ends the session here.
+    /// 4. *Arm*: threads on their CPUs, pages on their nodes, the kernel loaded; nothing runs.
+    /// 5. *Verify*: all of it is read back from the kernel. What drifted ends the session here.
+    /// 6. *Run*: only now does a vCPU execute its first instruction.
+    /// 7. *Audit* until the end; then threads, pages and descriptors go, in this order.
+    pub fn run(mut self, backend: &dyn Backend) -> End {
+        let end = match self.attempt(backend) {
+            Ok(end) => end,
+            Err(e) => End::NotArmed(chain(&e)),
+        };
+        let phase = if end == End::PoweredOff { GuestPhase::Succeeded } else { GuestPhase::Failed };
+        self.monitor.reached(phase);
+        self.events.tell(&Event::Ended { end: end.clone() });
+        end
+    }
+
+    fn attempt(&mut self, backend: &dyn Backend) -> Result<End, SessionError> {
+        vmm_host::set_affinity(0, &numbers(&self.spec.placement.emulator.cpus))?;
+        let signals = signals()?;
+        let monitor = self.monitor.clone();
+        let endpoint =
+            self.spec.metrics.map(|address| Endpoint::open(address, move || monitor.render())).transpose()?;
+        let log = self.spec.instance.spec.domain.devices.log_serial_console != Some(false);
+        let (console, wiring) = Console::open(self.spec.console, log)
+            .map_err(|source| SessionError::Process { action: "open the console", source })?;
+        let guest = Guest::open(&self.spec.instance, &self.spec.placement, wiring)?;
+        let (monitor, events) = (self.monitor.clone(), &mut self.events);
+        let mut progress = |phase: &'static str, took: Duration| {
+            monitor.started(phase, took);
+            let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            events.tell(&Event::Phase { phase: phase.to_owned(), took_ns });
+        };
+        let armed = match backend.arm(guest, &mut progress) {
+            Ok(armed) => armed,
+            Err(e) => return Ok(End::NotArmed(chain(e.as_ref()))),
+        };
+        self.events.tell(&Event::Armed);
+        let end = self.verify_and_run(armed, &signals, console);
+        self.monitor.runs(None);
+        drop(endpoint);
+        Ok(end)
+    }
+
+    fn verify_and_run(&mut self, armed: Box<dyn ArmedGuest>, signals: &SignalFd, console: Console) -> End {
+        let pid = i32::try_from(std::process::id()).unwrap_or(0);
+        let subjects = Subjects { pid, threads: armed.threads(), cells: armed.memory() };
+        self.monitor.watch(subjects.clone());
+        let began = Instant::now();
+        let mut auditor = Auditor::new(Plan::of(&self.spec.placement), subjects);
+        let certificate = auditor.check(Depth::Everything).certificate;
+        self.publish(&certificate, &auditor);
+        self.monitor.started("verify", began.elapsed());
+        let (items, mismatches) = (certificate.items.len(), certificate.mismatches.clone());
+        self.events.tell(&Event::Verified { verdict: certificate.verdict, items, mismatches });
+        if certificate.verdict == Verdict::Drifted {
+            return End::NotVerified(certificate.mismatches);
+        }
+        let repair = armed.repair();
+        let guest: Arc<dyn RunningGuest> = match armed.run() {
+            Ok(guest) => Arc::from(guest),
+            Err(e) => return End::HostFailed(chain(e.as_ref())),
+        };
+        self.monitor.runs(Some(Arc::clone(&guest)));
+        self.monitor.reached(GuestPhase::Running);
+        self.events.tell(&Event::Running);
+        let mut watch = Watch { guest, auditor, repair, last: certificate, console, deadline: None };
+        self.watch(&mut watch, signals)
+    }
+
+    /// Waits for the end, and audits meanwhile.
+    fn watch(&mut self, watch: &mut Watch, signals: &SignalFd) -> End {
+        let interval = Duration::from_secs(self.spec.audit.interval_seconds.max(1));
+        let (mut next, mut checks) = (Instant::now() + interval, 0u64);
+        loop {
+            if let Some(end) = watch.guest.end() {
+                return how(end);
+            }
+            let wake = watch.deadline.map_or(next, |d| d.min(next));
+            let ready = wait(watch, signals, wake);
+            if ready.signal {
+                while let Ok(Some(_)) = signals.read_signal() {
+                    self.ask_to_end(watch);
+                }
+            }
+            if ready.typed && watch.console.typed() == Typed::Escape {
+                self.ask_to_end(watch);
+            }
+            let now = Instant::now();
+            if watch.deadline.is_some_and(|d| now >= d) {
+                watch.force();
+            }
+            if now >= next {
+                checks += 1;
+                let depth =
+                    if checks.is_multiple_of(MEMORY_EVERY) { Depth::Everything } else { Depth::Threads };
+                self.audit(watch, depth);
+                next = now + interval;
+            }
+        }
+    }
+
+    /// The first time presses the power button, the second ends the guest by force.
+    fn ask_to_end(&mut self, watch: &mut Watch) {
+        let grace = self.spec.instance.spec.grace_period();
+        if watch.deadline.is_some() || grace.is_zero() {
+            watch.force();
+            return;
+        }
+        watch.guest.power_button();
+        watch.deadline = Some(Instant::now() + grace);
+        self.events.tell(&Event::PowerButton { grace_seconds: grace.as_secs() });
+    }
+
+    /// Looks, tells what drifted, and puts back what drifted before: so that a drift is always seen
+    /// once as it was.
+    fn audit(&mut self, watch: &mut Watch, depth: Depth) {
+        if self.spec.audit.repair && watch.last.verdict == Verdict::Drifted {
+            for repaired in watch.auditor.repair(&watch.last, watch.repair.as_ref()) {
+                let what = format!("{} {:?}", repaired.role.as_str(), repaired.check);
+                let failure = repaired.result.err().map(|e| e.to_string());
+                self.events.tell(&Event::Repaired { what, failure });
+            }
+        }
+        let checked = watch.auditor.check(depth);
+        for item in &checked.new_drift {
+            let what = format!(
+                "{} {:?}: planned {}, found {}",
+                item.subject, item.check, item.planned, item.observed
+            );
+            self.events.tell(&Event::Drifted { what });
+        }
+        self.publish(&checked.certificate, &watch.auditor);
+        watch.last = checked.certificate;
+    }
+
+    fn publish(&mut self, certificate: &Certificate, auditor: &Auditor) {
+        self.monitor.certified(certificate, auditor);
+        let Some(path) = &self.spec.certificate else { return };
+        if let Err(e) = certificate::write(path, certificate) {
+            self.events.tell(&Event::Warning { what: chain(&e) });
+        }
+    }
+}
+
+/// A guest that runs, and what watches it.
+struct Watch {
+    guest: Arc<dyn RunningGuest>,
+    auditor: Auditor,
+    repair: Box<dyn Repair>,
+    last: Certificate,
+    console: Console,
+    /// When force follows the power button.
+    deadline: Option<Instant>,
+}
+
+impl Watch {
+    fn force(&mut self) {
+        self.guest.stop();
+    }
+}
+
+fn how(end: GuestEnd) -> End {
+    match end {
+        GuestEnd::PoweredOff => End::PoweredOff,
+        GuestEnd::Stopped => End::Forced,
+        GuestEnd::Crashed(why) => End::Crashed(why),
+        GuestEnd::Failed(why) => End::HostFailed(why),
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Ready {
+    signal: bool,
+    typed: bool,
+}
+
+fn wait(watch: &Watch, signals: &SignalFd, until: Instant) -> Ready {
+    let left = until.saturating_duration_since(Instant::now()).as_millis().saturating_add(1);
+    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    let mut fds = vec![
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        PollFd::new(watch.guest.ended_fd(), PollFlags::POLLIN),
+    ];
+    fds.extend(watch.console.input().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        // Cannot be waited for: look again soon rather than spin.
+        Err(_) => std::thread::sleep(Duration::from_millis(100)),
+    }
+    let is_ready = |i: usize| fds.get(i).and_then(PollFd::any).unwrap_or(false);
+    Ready { signal: is_ready(0), typed: is_ready(2) }
+}
+
+fn signals() -> Result<SignalFd, SessionError> {
+    let failed = |e: Errno| SessionError::Process { action: "take over signals", source: e.into() };
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    set.thread_block().map_err(failed)?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(failed)
+}
+
+/// An error and all that caused it, outermost first.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,92 @@
+//! What a launcher is told: the guest, its placement, and where to report.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use pinion_api::VirtualMachineInstance;
+use pinion_planner::Placement;
+use serde::{Deserialize, Serialize};
+
+/// Longest spec that is read, bytes.
+const LONGEST: u64 = 32 << 20;
+
+/// What a launcher is told. Read from the descriptor that it was started with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LaunchSpec {
+    /// Always `pinion.dev/v1alpha1`.
+    pub api_version: String,
+    /// Always `LaunchSpec`.
+    pub kind: String,
+    /// The guest, with defaults filled in.
+    pub instance: VirtualMachineInstance,
+    /// Where everything of it goes.
+    pub placement: Placement,
+    /// Where metrics are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
+    /// Where the certificate is written and kept up to date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// Who types on the serial console.
+    pub console: ConsoleMode,
+    /// How the guest is checked while it runs.
+    pub audit: AuditPolicy,
+}
+
+/// Who types on the serial console. Its output goes to standard output either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConsoleMode {
+    /// Standard input.
+    Attached,
+    /// Nobody.
+    Log,
+}
+
+/// How a guest is checked while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuditPolicy {
+    /// Seconds between checks; at least 1.
+    pub interval_seconds: u64,
+    /// Whether drifted threads are put back.
+    pub repair: bool,
+}
+
+/// Why a spec was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// The descriptor cannot be read.
+    #[error("Cannot read the launch spec from descriptor {fd}: `pinion run` starts this program with one")]
+    Read {
+        /// The descriptor.
+        fd: i32,
+        /// From the operating system.
+        source: std::io::Error,
+    },
+    /// It is no spec.
+    #[error("The launch spec is damaged: are pinion and pinion-launcher of one version?")]
+    Damaged(#[source] serde_json::Error),
+}
+
+impl LaunchSpec {
+    /// Always `pinion.dev/v1alpha1`.
+    pub const API_VERSION: &str = "pinion.dev/v1alpha1";
+    /// Always `LaunchSpec`.
+    pub const KIND: &str = "LaunchSpec";
+
+    /// Reads it from an inherited descriptor.
+    ///
+    /// # Errors
+    /// [`SpecError`].
+    pub fn read(fd: i32) -> Result<Self, SpecError> {
+        let failed = |source| SpecError::Read { fd, source };
+        let mut text = Vec::new();
+        let file = File::open(format!("/proc/self/fd/{fd}")).map_err(failed)?;
+        file.take(LONGEST).read_to_end(&mut text).map_err(failed)?;
+        serde_json::from_slice(&text).map_err(SpecError::Damaged)
+    }
+}
