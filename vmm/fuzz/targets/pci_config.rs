@@ -76,7 +76,11 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::EcamRead { address, len } => ecam.read(address, &mut vec![0; len.into()]),
             Step::Bar { device, index, value } => {
                 let bdf = Bdf::new(0, 1 + device % 4, 0).expect("an address");
-                segment.config_write(bdf, RegisterOffset(0x10 + u16::from(index % 6) * 4), &value.to_le_bytes());
+                segment.config_write(
+                    bdf,
+                    RegisterOffset(0x10 + u16::from(index % 6) * 4),
+                    &value.to_le_bytes(),
+                );
             }
             Step::Decode { device, on } => {
                 let bdf = Bdf::new(0, 1 + device % 4, 0).expect("an address");
