@@ -1,8 +1,8 @@
-//! The protocol between the lab and its agent: numbered requests in frames.
+//! The protocol between a lab host's agent and the machine outside: numbered requests in frames.
 //!
-//! A frame is the length of its body (4 bytes, little endian), then the body in JSON. Every answer
-//! carries the number of its request, so that answers to a client that went away are told apart
-//! from those to the next.
+//! A frame is two lengths (4 bytes each, little endian), a head in JSON of the first length, and a
+//! body of bytes of the second. Every answer carries the number of its request: one to a client that
+//! went away is told from one to the next, whatever it was in the middle of.
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +11,10 @@ use std::io::{self, Read, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Longest body, bytes: what is longer is a broken stream.
-pub const LONGEST: usize = 64 << 20;
+/// Longest head, bytes: what is longer is a broken stream.
+pub const LONGEST_HEAD: usize = 1 << 20;
+/// Longest body, bytes.
+pub const LONGEST_BODY: usize = 256 << 20;
 
 /// What the lab asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,21 +28,19 @@ pub struct Request {
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
-    /// Run a program to its end.
+    /// Run a program to its end; the body is its standard input.
     Run {
         /// Program and arguments.
         words: Vec<String>,
-        /// Standard input.
-        input: Vec<u8>,
+        /// Variables added to its environment.
+        environment: Vec<(String, String)>,
         /// Milliseconds after which its process group is killed.
         limit_ms: u64,
     },
-    /// Write a file.
+    /// Write the body to a file.
     Put {
         /// Path.
         path: String,
-        /// Content.
-        content: Vec<u8>,
         /// Permission bits.
         mode: u32,
     },
@@ -49,6 +49,8 @@ pub enum What {
         /// Path.
         path: String,
     },
+    /// End the host. There is no answer.
+    PowerOff,
 }
 
 /// What the agent answers.
@@ -60,11 +62,13 @@ pub struct Answer {
     pub what: Outcome,
 }
 
-/// How a request went.
+/// How a request went, or goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The agent is ready.
     Ready,
+    /// The program printed the body. More answers follow.
+    Printed(Stream),
     /// The program ended.
     Ended {
         /// Exit code; absent when a signal ended it.
@@ -73,45 +77,73 @@ pub enum Outcome {
         signal: Option<i32>,
         /// Whether it ran past its limit.
         timed_out: bool,
-        /// Standard output.
-        output: Vec<u8>,
-        /// Standard error.
-        errors: Vec<u8>,
     },
     /// Done.
     Done,
-    /// The file's content.
-    Content(Vec<u8>),
+    /// The body is the file's content.
+    Content,
     /// It could not be done, and why.
     Failed(String),
+}
+
+/// Where a program prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Errors,
 }
 
 /// Writes a frame.
 ///
 /// # Errors
-/// When the stream cannot be written.
-pub fn send<T: Serialize>(to: &mut impl Write, body: &T) -> io::Result<()> {
-    let body = serde_json::to_vec(body)?;
-    let len = u32::try_from(body.len()).map_err(|_| io::Error::other("frame too long"))?;
-    to.write_all(&len.to_le_bytes())?;
-    to.write_all(&body)?;
+/// When the stream cannot be written, or the frame is too long.
+pub fn send<T: Serialize>(to: &mut impl Write, head: &T, body: &[u8]) -> io::Result<()> {
+    let head = serde_json::to_vec(head)?;
+    if head.len() > LONGEST_HEAD || body.len() > LONGEST_BODY {
+        return Err(io::Error::other(format!("{} bytes are too many for one frame", body.len())));
+    }
+    let mut frame = Vec::with_capacity(8 + head.len() + body.len());
+    for len in [head.len(), body.len()] {
+        let len = u32::try_from(len).map_err(io::Error::other)?;
+        frame.extend(len.to_le_bytes());
+    }
+    frame.extend(head);
+    frame.extend(body);
+    to.write_all(&frame)?;
     to.flush()
 }
 
-/// Reads a frame.
+/// Reads a frame: its head and its body.
 ///
 /// # Errors
 /// When the stream ends, or holds no frame.
-pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<(T, Vec<u8>)> {
+    let head = length(from, LONGEST_HEAD)?;
+    let body = length(from, LONGEST_BODY)?;
+    let head = exactly(from, head)?;
+    let body = exactly(from, body)?;
+    Ok((serde_json::from_slice(&head)?, body))
+}
+
+fn length(from: &mut impl Read, longest: usize) -> io::Result<usize> {
     let mut len = [0; 4];
     from.read_exact(&mut len)?;
     let len = usize::try_from(u32::from_le_bytes(len)).unwrap_or(usize::MAX);
-    if len > LONGEST {
+    if len > longest {
         return Err(io::Error::other(format!("a frame of {len} bytes: the stream is broken")));
     }
-    let mut body = vec![0; len];
-    from.read_exact(&mut body)?;
-    Ok(serde_json::from_slice(&body)?)
+    Ok(len)
+}
+
+fn exactly(from: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(len as u64).read_to_end(&mut bytes)?;
+    if bytes.len() < len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -122,17 +154,19 @@ mod tests {
     fn frames_round_trip() {
         let request = Request { id: 7, what: What::Get { path: "/etc/hostname".into() } };
         let mut stream = Vec::new();
-        send(&mut stream, &request).unwrap();
-        send(&mut stream, &request).unwrap();
+        send(&mut stream, &request, b"\0body\xff").unwrap();
+        send(&mut stream, &request, b"").unwrap();
         let mut stream = stream.as_slice();
-        assert_eq!(receive::<Request>(&mut stream).unwrap(), request);
-        assert_eq!(receive::<Request>(&mut stream).unwrap(), request);
+        assert_eq!(receive::<Request>(&mut stream).unwrap(), (request.clone(), b"\0body\xff".to_vec()));
+        assert_eq!(receive::<Request>(&mut stream).unwrap(), (request, vec![]));
         assert!(receive::<Request>(&mut stream).is_err());
     }
 
     #[test]
     fn a_broken_stream_is_noticed() {
-        assert!(receive::<Request>(&mut [0xff; 8].as_slice()).is_err());
-        assert!(receive::<Request>(&mut [2, 0, 0, 0, b'{', b'}'].as_slice()).is_err());
+        for bytes in [&[0xff; 16][..], &[2, 0, 0, 0, 0, 0, 0, 0, b'{', b'}'], &[2, 0, 0, 0, 9, 0, 0, 0, b'{']]
+        {
+            assert!(receive::<Request>(&mut &*bytes).is_err(), "{bytes:?}");
+        }
     }
 }

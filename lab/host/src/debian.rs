@@ -30,6 +30,18 @@ impl Kernel {
         Self::below(&root)
     }
 
+    /// Whether the cache has it.
+    #[must_use]
+    pub fn is_cached(cache: &Cache) -> bool {
+        !cache.entries("kernel").is_empty() && !cache.entries("busybox").is_empty()
+    }
+
+    /// Its release, as `uname -r` prints it.
+    #[must_use]
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
     /// Its compressed image (a bzImage).
     #[must_use]
     pub fn image(&self) -> PathBuf {

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use pinion_lab_agent::{Answer, Outcome, Request, What, receive, send};
+use pinion_lab_agent::{Answer, Outcome, Request, Stream, What, receive, send};
 
 use crate::debian::{busybox, output};
 use crate::initramfs::{Tree, append};
@@ -22,6 +22,8 @@ use crate::{Cache, Files, Kernel, LabError, Shape};
 const UP_WITHIN: Duration = Duration::from_secs(120);
 /// What an answer may take beyond the limit of the command itself.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// What a file may take, beyond that.
+const TRANSFER: Duration = Duration::from_secs(60);
 /// Modules of the lab host, in the order in which they load.
 const MODULES: [&str; 13] = [
     "virtio_ring",
@@ -117,25 +119,45 @@ impl Lab {
         self.boot
     }
 
-    /// Runs a program to its end, or kills it at the limit.
+    /// Runs a program to its end, or kills it and all that it started at the limit.
     ///
     /// # Errors
     /// When the lab does not answer, or the program cannot be started. A program that fails is no
     /// error.
     pub fn run(&self, words: &[&str], limit: Duration) -> Result<Output, LabError> {
+        self.run_streaming(words, limit, &mut |_, _| ())
+    }
+
+    /// Runs a program, and hands on what it prints while it prints it.
+    ///
+    /// # Errors
+    /// As [`Lab::run`].
+    pub fn run_streaming(
+        &self,
+        words: &[&str],
+        limit: Duration,
+        see: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Output, LabError> {
         let words: Vec<String> = words.iter().map(|&w| w.to_owned()).collect();
         let shown = words.join(" ");
+        append(&self.journal(), &format!("$ {shown}"));
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let outcome = self.ask(What::Run { words, input: Vec::new(), limit_ms }, limit)?;
-        let Outcome::Ended { code, signal, timed_out, output, errors } = outcome else {
+        let what = What::Run { words, environment: Vec::new(), limit_ms };
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let mut gather = |stream: Stream, bytes: &[u8]| {
+            match stream {
+                Stream::Output => output.extend_from_slice(bytes),
+                Stream::Errors => errors.extend_from_slice(bytes),
+            }
+            see(stream, bytes);
+        };
+        let (outcome, _) = self.ask(what, &[], limit, &mut gather)?;
+        let Outcome::Ended { code, signal, timed_out } = outcome else {
             return Err(Self::refused(&format!("run {shown:?}"), outcome));
         };
         let output = Output { code, signal, timed_out, output, errors };
         let (out, err) = (output.text(), output.error_text());
-        append(
-            &self.journal(),
-            &format!("$ {shown}\n{out}{err}-> {code:?} {signal:?} timed out: {timed_out}"),
-        );
+        append(&self.journal(), &format!("{out}{err}-> {code:?} {signal:?} timed out: {timed_out}"));
         Ok(output)
     }
 
@@ -152,10 +174,10 @@ impl Lab {
     /// # Errors
     /// When the lab does not answer, or cannot write it.
     pub fn put(&self, path: &str, content: &[u8], mode: u32) -> Result<(), LabError> {
-        let what = What::Put { path: path.to_owned(), content: content.to_vec(), mode };
-        match self.ask(what, Duration::ZERO)? {
-            Outcome::Done => Ok(()),
-            other => Err(Self::refused(&format!("write {path:?}"), other)),
+        let what = What::Put { path: path.to_owned(), mode };
+        match self.ask(what, content, TRANSFER, &mut |_, _| ())? {
+            (Outcome::Done, _) => Ok(()),
+            (other, _) => Err(Self::refused(&format!("write {path:?}"), other)),
         }
     }
 
@@ -164,9 +186,9 @@ impl Lab {
     /// # Errors
     /// When the lab does not answer, or cannot read it.
     pub fn get(&self, path: &str) -> Result<Vec<u8>, LabError> {
-        match self.ask(What::Get { path: path.to_owned() }, Duration::ZERO)? {
-            Outcome::Content(content) => Ok(content),
-            other => Err(Self::refused(&format!("read {path:?}"), other)),
+        match self.ask(What::Get { path: path.to_owned() }, &[], TRANSFER, &mut |_, _| ())? {
+            (Outcome::Content, content) => Ok(content),
+            (other, _) => Err(Self::refused(&format!("read {path:?}"), other)),
         }
     }
 
@@ -178,20 +200,28 @@ impl Lab {
         LabError::Refused { what: what.to_owned(), reason }
     }
 
-    /// Asks, and waits for the answer of that number: one to a question that was given up is
+    /// Asks, and waits for the answer of that number: those to a question that was given up are
     /// passed over.
-    fn ask(&self, what: What, limit: Duration) -> Result<Outcome, LabError> {
+    fn ask(
+        &self,
+        what: What,
+        body: &[u8],
+        limit: Duration,
+        see: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<(Outcome, Vec<u8>), LabError> {
         let lost = |source| LabError::Agent { console: self.console(), source };
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         let (stream, last) = &mut *stream;
         *last += 1;
         let id = *last;
-        stream.set_read_timeout(Some(limit + ANSWER_WITHIN)).map_err(lost)?;
-        send(stream, &Request { id, what }).map_err(lost)?;
+        stream.set_read_timeout(Some(limit.saturating_add(ANSWER_WITHIN))).map_err(lost)?;
+        send(stream, &Request { id, what }, body).map_err(lost)?;
         loop {
-            let answer: Answer = receive(stream).map_err(lost)?;
-            if answer.id == id {
-                return Ok(answer.what);
+            let (answer, body): (Answer, _) = receive(stream).map_err(lost)?;
+            match answer {
+                Answer { id: other, .. } if other != id => {}
+                Answer { what: Outcome::Printed(from), .. } => see(from, &body),
+                Answer { what, .. } => return Ok((what, body)),
             }
         }
     }
@@ -332,7 +362,7 @@ fn greeting(listener: &UnixListener, qemu: &mut Child, console: &Path) -> Result
     stream.set_nonblocking(false).map_err(lost)?;
     stream.set_read_timeout(Some(end.saturating_duration_since(Instant::now()))).map_err(lost)?;
     match receive::<Answer>(&mut stream) {
-        Ok(Answer { what: Outcome::Ready, .. }) => Ok(stream),
+        Ok((Answer { what: Outcome::Ready, .. }, _)) => Ok(stream),
         Ok(_) => Err(not_up()),
         Err(_) => Err(not_up()),
     }

@@ -33,4 +33,5 @@ pub use error::LabError;
 pub use files::Files;
 pub use guest::guest_initrd;
 pub use lab::{Lab, Output};
+pub use pinion_lab_agent::Stream;
 pub use shape::{Device, HugePages, Node, Shape};

@@ -1,5 +1,8 @@
 //! The shape of a lab host, as data.
 
+use std::fs;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::LabError;
@@ -132,6 +135,28 @@ impl Shape {
             distances: vec![vec![10, 21], vec![21, 10]],
             kernel_arguments: String::new(),
         }
+    }
+
+    /// A shape from a file, TOML by its name or else JSON.
+    ///
+    /// # Errors
+    /// [`LabError::File`], [`LabError::Shape`].
+    pub fn from_file(path: &Path) -> Result<Self, LabError> {
+        let text = fs::read_to_string(path).map_err(LabError::file("read", path))?;
+        let wrong = |e: String| LabError::Shape(format!("{}: {}", path.display(), e.trim_end()));
+        let shape: Self = if path.extension().is_some_and(|x| x == "toml") {
+            toml::from_str(&text).map_err(|e| wrong(e.to_string()))?
+        } else {
+            serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?
+        };
+        shape.check()?;
+        Ok(shape)
+    }
+
+    /// The shape as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
     /// A built-in shape by its name, or one from JSON text.

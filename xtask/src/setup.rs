@@ -1,0 +1,85 @@
+//! `cargo xtask setup`: Debian packages of what is missing, then kernel and busybox in the cache.
+//!
+//! Asks apt for nothing when nothing is missing, so that it needs neither network nor privileges then.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use pinion_lab::{Cache, Kernel};
+
+use crate::workspace::show;
+
+/// A Debian package, and the file that shows that it is there.
+const PACKAGES: [(&str, &str); 12] = [
+    ("gcc", "/usr/bin/cc"),
+    ("g++", "/usr/bin/c++"),
+    ("libc6-dev", "/usr/include/stdlib.h"),
+    ("pkg-config", "/usr/bin/pkg-config"),
+    ("libhwloc-dev", "/usr/include/hwloc.h"),
+    ("libudev-dev", "/usr/include/libudev.h"),
+    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
+    ("e2fsprogs", "/sbin/mke2fs"),
+    ("cpio", "/usr/bin/cpio"),
+    ("util-linux", "/usr/bin/setpriv"),
+    ("git", "/usr/bin/git"),
+    ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
+];
+
+/// Installs what is missing.
+pub(crate) fn setup() -> anyhow::Result<()> {
+    let missing = missing(|file| Path::new(file).exists());
+    let cache = Cache::of_user();
+    let listed = || Kernel::is_cached(&cache) || has_package_lists();
+    if !missing.is_empty() || !listed() {
+        let began = Instant::now();
+        println!(
+            "installing {}",
+            if missing.is_empty() { "package lists".into() } else { missing.join(" ") }
+        );
+        privileged(&["apt-get", "update", "-qq"])?;
+        if !missing.is_empty() {
+            let mut words = vec!["apt-get", "install", "-qq", "--yes", "--no-install-recommends"];
+            words.extend(&missing);
+            privileged(&words)?;
+        }
+        println!("installed in {:.1} s", began.elapsed().as_secs_f32());
+    }
+    let began = Instant::now();
+    let kernel = Kernel::of_debian(&cache)?;
+    println!("guest kernel {} ({:.1} s)", kernel.release(), began.elapsed().as_secs_f32());
+    Ok(())
+}
+
+fn missing(exists: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    PACKAGES.iter().filter(|(_, file)| !exists(file)).map(|(package, _)| *package).collect()
+}
+
+/// Whether apt knows any package to download.
+fn has_package_lists() -> bool {
+    let folder = std::fs::read_dir("/var/lib/apt/lists");
+    folder.is_ok_and(|f| f.flatten().any(|e| e.file_name().to_string_lossy().contains("_Packages")))
+}
+
+/// Runs a command as root: through sudo, unless this is root.
+fn privileged(words: &[&str]) -> anyhow::Result<()> {
+    let root = crate::workspace::output(Command::new("id").arg("-u"))?.trim() == "0";
+    let mut command = if root { Command::new("env") } else { Command::new("sudo") };
+    command.arg("DEBIAN_FRONTEND=noninteractive").args(words);
+    let shown = show(&command);
+    let status = command.status().with_context(|| format!("cannot run `{shown}`"))?;
+    ensure!(status.success(), "`{shown}` failed ({status})");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_installed() {
+        assert_eq!(missing(|file| file != "/usr/include/hwloc.h"), ["libhwloc-dev"]);
+        assert!(missing(|_| true).is_empty());
+    }
+}
