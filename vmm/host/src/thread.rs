@@ -8,6 +8,9 @@ use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, gettid};
 
+/// Stack of a thread, bytes. Where memory is locked all of it is resident.
+const STACK: usize = 512 << 10;
+
 /// Why a thread was not put on its CPUs.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadError {
@@ -92,7 +95,7 @@ pub fn spawn_on<T: Send + 'static>(
     let own = sched_getaffinity(Pid::from_raw(0));
     set_affinity(0, cpus)?;
     let (say, hear) = mpsc::sync_channel(1);
-    let spawned = Builder::new().name(name.to_owned()).spawn(move || {
+    let spawned = Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
         let _ = say.send(gettid().as_raw());
         body()
     });

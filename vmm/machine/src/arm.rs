@@ -12,9 +12,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd as EndFd};
 use vmm_acpi::{AcpiConfig, Cell, Cpu, HostBridge, platform};
 use vmm_bus::{Bus, BusDevice, BusRange, MsiRouter};
 use vmm_devices::{InterruptPin, Ioapic, Keyboard, Power, PowerSignals, Serial, SystemControl};
-use vmm_event_loop::{EventLoop, EventLoopHandle, Interest, Watch};
-use vmm_host::{PinnedThread, lock_memory, set_fifo, spawn_on};
-use vmm_kvm::{ApicId, CpuidProfile, KvmRouter, KvmVm, Topology, Vcpu};
+use vmm_event_loop::{EventLoopHandle, Interest, Watch};
+use vmm_host::lock_memory;
+use vmm_kvm::{ApicId, CpuidProfile, KvmRouter, KvmVm, Topology};
 use vmm_memory::layout::{self, Stretch};
 use vmm_memory::{CellRam, GuestRam, RamConfig};
 use vmm_pci::{CONFIG_PORTS, ECAM_BYTES_PER_BUS, PciSegment, RootBusConfig};
@@ -27,8 +27,10 @@ use crate::error::ArmError;
 use crate::gate::Gate;
 use crate::io::Buses;
 use crate::loader::Loader;
-use crate::machine::{ArmedMachine, Console, MemoryInfo, Parts, Role};
+use crate::machine::{ArmedMachine, Console, MemoryInfo, Parts};
+use crate::sandbox::Sandbox;
 use crate::supervisor::{Platform, Supervisor};
+use crate::threads;
 use crate::vcpu::{self, FirstEntry};
 
 /// Called with each phase of arming and how long it took.
@@ -60,7 +62,8 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     let attention = event()?;
     let gate = Arc::new(Gate::new(ids.len(), twin(&attention)?, end_event()?));
     let mut parts = Parts::new(vm, Arc::clone(&ram), Arc::clone(&gate));
-    let (emulator, io) = loops(&config, &mut parts)?;
+    let sandbox = Sandbox::new()?;
+    let (emulator, io) = threads::start_loops(&config, &sandbox, &mut parts)?;
     timed.done("threads");
 
     let window64 = layout::pci64(ram.end(), parts.vm.physical_bits());
@@ -84,7 +87,8 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     let entry = loader.load()?;
     let interest = Interest::new(&attention, 0, Watch::Readable);
     let reboots = Arc::clone(&parts.reboots);
-    let supervisor = Supervisor { attention, gate: Arc::clone(&gate), platform, loader, reboots };
+    let supervisor =
+        Supervisor { attention, gate: Arc::clone(&gate), platform, loader, reboots, quick_resets: 0 };
     emulator.add(Box::new(supervisor), &[interest])?;
     timed.done("kernel");
 
@@ -94,7 +98,13 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     parts.first = Some(Arc::clone(&first));
     for (index, (vcpu, id)) in (0u32..).zip(config.vcpus.iter().zip(&ids)) {
         let kvm = parts.vm.create_vcpu(index, *id, &profile)?;
-        start_vcpu(kvm, vcpu, &mut parts, &buses, &first)?;
+        let body = vcpu::Body {
+            vcpu: kvm,
+            gate: Arc::clone(&gate),
+            buses: buses.clone(),
+            first: Arc::clone(&first),
+        };
+        threads::start_vcpu(body, vcpu, &sandbox, &mut parts)?;
     }
     if config.vcpus.iter().any(|v| v.fifo.is_some()) {
         lock_memory()?;
@@ -157,60 +167,6 @@ fn ram_config(config: &MachineConfig) -> RamConfig {
         host_node: c.host_node,
     });
     RamConfig { cells: cells.collect() }
-}
-
-/// The emulator's loop and those of the I/O threads, each running on its CPUs.
-fn loops(
-    config: &MachineConfig,
-    parts: &mut Parts,
-) -> Result<(EventLoopHandle, Vec<EventLoopHandle>), ArmError> {
-    let emulator = start_loop("emulator".to_owned(), Role::Emulator, &config.emulator_cpus, parts)?;
-    let io =
-        config.io_threads.iter().map(|t| start_loop(format!("io {}", t.id), Role::Io(t.id), &t.cpus, parts));
-    let io = io.collect::<Result<_, _>>()?;
-    Ok((emulator, io))
-}
-
-fn start_loop(
-    name: String,
-    role: Role,
-    cpus: &[u32],
-    parts: &mut Parts,
-) -> Result<EventLoopHandle, ArmError> {
-    let events = EventLoop::new()?;
-    let handle = events.handle();
-    let gate = Arc::clone(&parts.gate);
-    let title = name.clone();
-    let body = move || {
-        if let Err(e) = events.run() {
-            let how = crate::GuestEnd::Failed(format!("the thread {title:?} cannot go on: {e}"));
-            gate.request(crate::gate::Request::End(how));
-        }
-    };
-    let thread = spawn_on(&name, cpus, body).map_err(|source| ArmError::Thread { name, source })?;
-    parts.keep_loop(role, thread, handle.clone());
-    Ok(handle)
-}
-
-fn start_vcpu(
-    vcpu: Vcpu,
-    config: &crate::VcpuConfig,
-    parts: &mut Parts,
-    buses: &Buses,
-    first: &Arc<FirstEntry>,
-) -> Result<(), ArmError> {
-    let (index, exits) = (vcpu.index(), vcpu.exits());
-    let name = format!("vcpu {index}");
-    let (gate, buses, first) = (Arc::clone(&parts.gate), buses.clone(), Arc::clone(first));
-    let body = move || vcpu::run(vcpu, &gate, &buses, &first);
-    let thread: PinnedThread<()> =
-        spawn_on(&name, &config.cpus, body).map_err(|source| ArmError::Thread { name, source })?;
-    let tid = thread.tid();
-    parts.keep_vcpu(index, thread, exits);
-    if let Some(priority) = config.fifo {
-        set_fifo(tid, priority)?;
-    }
-    Ok(())
 }
 
 /// What the serial port is wired to.

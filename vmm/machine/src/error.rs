@@ -53,6 +53,9 @@ pub enum ArmError {
     /// A scheduling class, or locked memory.
     #[error("Cannot make the guest real-time")]
     Schedule(#[from] vmm_host::ScheduleError),
+    /// The threads' system call filters.
+    #[error("Cannot confine the guest's threads")]
+    Sandbox(#[from] crate::SandboxError),
     /// An event loop.
     #[error("Cannot serve the guest's devices")]
     EventLoop(#[from] vmm_event_loop::EventLoopError),

@@ -4,7 +4,8 @@
 //! supervisor, on the emulator's thread, waits for all of them and then decides what is next.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd as EndFd;
 use vmm_boot::BootEntry;
@@ -54,8 +55,11 @@ struct Inner {
     epoch: u64,
     request: Option<Request>,
     parked: usize,
+    /// vCPU threads that are gone before the end.
+    absent: usize,
     kickers: Vec<Option<Kicker>>,
     end: Option<GuestEnd>,
+    opened: Option<Instant>,
 }
 
 /// The gate of one machine.
@@ -80,8 +84,10 @@ impl Gate {
             epoch: 0,
             request: None,
             parked: 0,
+            absent: 0,
             kickers: (0..vcpus).map(|_| None).collect(),
             end: None,
+            opened: None,
         };
         Self {
             inner: Mutex::new(inner),
@@ -128,11 +134,9 @@ impl Gate {
         }
     }
 
-    /// Drops it; must be called on the vCPU's thread before that ends.
-    pub(crate) fn unregister(&self, vcpu: usize) {
-        if let Some(slot) = self.lock().kickers.get_mut(vcpu) {
-            *slot = None;
-        }
+    /// The calling thread is that of a vCPU; the gate knows of its end by what this returns.
+    pub(crate) fn presence(self: &Arc<Self>, vcpu: usize) -> Presence {
+        Presence { gate: Arc::clone(self), vcpu }
     }
 
     /// Whether vCPUs may enter the guest.
@@ -140,10 +144,14 @@ impl Gate {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Lets all vCPUs start from `entry`.
+    /// Lets all vCPUs start from `entry`, unless the end has come or was asked for meanwhile.
     pub(crate) fn open(&self, entry: BootEntry) {
         let mut inner = self.lock();
+        if matches!(inner.goal, Goal::End) || matches!(inner.request, Some(Request::End(_))) {
+            return;
+        }
         inner.epoch += 1;
+        inner.opened = Some(Instant::now());
         inner.request = None;
         inner.goal = Goal::Run { epoch: inner.epoch, entry };
         self.open.store(true, Ordering::Release);
@@ -179,7 +187,7 @@ impl Gate {
     pub(crate) fn wait_parked(&self) -> Option<Request> {
         let mut inner = self.lock();
         inner.request.as_ref()?;
-        while inner.parked < self.vcpus {
+        while inner.parked + inner.absent < self.vcpus {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         inner.request.take()
@@ -195,6 +203,11 @@ impl Gate {
         let _ = self.ended.write(1);
     }
 
+    /// How long ago the gate was last opened.
+    pub(crate) fn open_for(&self) -> Duration {
+        self.lock().opened.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
     /// How the guest ended; `None` while it has not.
     pub(crate) fn how_ended(&self) -> Option<GuestEnd> {
         self.lock().end.clone()
@@ -203,6 +216,30 @@ impl Gate {
     /// Readable from the end on.
     pub(crate) fn ended(&self) -> &EndFd {
         &self.ended
+    }
+}
+
+/// Held by a vCPU's thread for as long as it lives. A thread that ends by a panic ends the guest.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    gate: Arc<Gate>,
+    vcpu: usize,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut inner = self.gate.lock();
+        inner.absent += 1;
+        // A kicker must go before its thread does.
+        if let Some(kicker) = inner.kickers.get_mut(self.vcpu) {
+            *kicker = None;
+        }
+        self.gate.changed.notify_all();
+        drop(inner);
+        if std::thread::panicking() {
+            let how = format!("the thread of vCPU {} panicked", self.vcpu);
+            self.gate.request(Request::End(GuestEnd::Failed(how)));
+        }
     }
 }
 
@@ -218,7 +255,6 @@ impl PowerSignals for Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
@@ -311,5 +347,41 @@ mod tests {
     #[test]
     fn nothing_is_reported_that_nobody_asked_for() {
         assert_eq!(gate(1).wait_parked(), None);
+    }
+
+    #[test]
+    fn an_end_that_was_asked_for_during_a_reboot_is_not_forgotten() {
+        let gate = gate(1);
+        let threads = vcpus(&gate, 1, &Runs::default());
+        gate.open(entry());
+        gate.reset();
+        assert_eq!(gate.wait_parked(), Some(Request::Reset));
+        gate.request(Request::End(GuestEnd::Stopped));
+        gate.open(entry());
+        assert!(!gate.is_open());
+        assert_eq!(gate.wait_parked(), Some(Request::End(GuestEnd::Stopped)));
+        gate.end(GuestEnd::Stopped);
+        gate.open(entry());
+        assert!(!gate.is_open());
+        runs(threads);
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_guest() {
+        let gate = gate(2);
+        let others = vcpus(&gate, 1, &Runs::default());
+        let broken = Arc::clone(&gate);
+        let body = move || {
+            let _presence = broken.presence(1);
+            broken.pass(1, &mut 0);
+            panic!("as a test");
+        };
+        let thread = thread::spawn(body);
+        gate.open(entry());
+        assert!(thread.join().is_err());
+        let how = GuestEnd::Failed("the thread of vCPU 1 panicked".to_owned());
+        assert_eq!(gate.wait_parked(), Some(Request::End(how.clone())));
+        gate.end(how);
+        runs(others);
     }
 }

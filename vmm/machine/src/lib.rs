@@ -15,8 +15,10 @@ mod gate;
 mod io;
 mod loader;
 mod machine;
+mod sandbox;
 mod stats;
 mod supervisor;
+mod threads;
 mod vcpu;
 
 pub use config::{
@@ -25,4 +27,5 @@ pub use config::{
 pub use error::ArmError;
 pub use gate::GuestEnd;
 pub use machine::{ArmedMachine, MemoryInfo, Role, RunningMachine, ThreadInfo};
+pub use sandbox::SandboxError;
 pub use stats::{DiskStats, MachineStats, NetStats, Operations, Traffic, VcpuStats};

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use vmm_devices::{Ioapic, Power};
 use vmm_event_loop::{Control, Event, Subscriber};
@@ -35,6 +36,11 @@ impl Platform {
     }
 }
 
+/// A guest that runs no longer than this before it resets itself has not booted.
+const QUICK: Duration = Duration::from_secs(1);
+/// After so many of those in a row it has crashed.
+const MOST_QUICK_RESETS: u32 = 10;
+
 /// Waits for requests at the gate.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -43,6 +49,8 @@ pub(crate) struct Supervisor {
     pub(crate) platform: Platform,
     pub(crate) loader: Loader,
     pub(crate) reboots: Arc<AtomicU64>,
+    /// Resets in a row that came soon after the guest's start.
+    pub(crate) quick_resets: u32,
 }
 
 impl Supervisor {
@@ -55,6 +63,13 @@ impl Supervisor {
     /// 4. The vCPUs reset themselves, each on its own thread, and run.
     fn reboot(&mut self) {
         self.platform.reset();
+        self.quick_resets = if self.gate.open_for() < QUICK { self.quick_resets + 1 } else { 0 };
+        if self.quick_resets >= MOST_QUICK_RESETS {
+            let what =
+                format!("it reset itself {MOST_QUICK_RESETS} times, each within a second of its start");
+            self.gate.end(GuestEnd::Crashed(what));
+            return;
+        }
         match self.loader.load() {
             Ok(entry) => {
                 self.reboots.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! A vCPU's thread: waits at the gate, runs the guest, and says what ended it.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -8,6 +9,7 @@ use vmm_kvm::{Exit, Vcpu};
 
 use crate::gate::{Gate, GuestEnd, Next, Request};
 use crate::io::Buses;
+use crate::sandbox::Sandbox;
 
 /// When the first vCPU first entered the guest, nanoseconds after arming began; 0 before.
 #[derive(Debug)]
@@ -16,37 +18,60 @@ pub(crate) struct FirstEntry {
     pub(crate) after_ns: AtomicU64,
 }
 
-/// The body of the thread.
-pub(crate) fn run(mut vcpu: Vcpu, gate: &Arc<Gate>, buses: &Buses, first: &FirstEntry) {
-    let index = vcpu.index();
-    let slot = usize::try_from(index).unwrap_or(usize::MAX);
-    match vcpu.kicker() {
-        Ok(kicker) => gate.register(slot, kicker),
-        Err(e) => gate.request(Request::End(GuestEnd::Failed(format!("vCPU {index}: {e}")))),
+/// What a vCPU's thread works with.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) vcpu: Vcpu,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) buses: Buses,
+    pub(crate) first: Arc<FirstEntry>,
+}
+
+impl Body {
+    /// Runs the vCPU whenever the gate lets it, until the end.
+    pub(crate) fn run(mut self, sandbox: &Sandbox) {
+        let index = self.vcpu.index();
+        let slot = usize::try_from(index).unwrap_or(usize::MAX);
+        let _presence = self.gate.presence(slot);
+        if let Err(e) = sandbox.enter_vcpu() {
+            self.fail(&e);
+        }
+        match self.vcpu.kicker() {
+            Ok(kicker) => self.gate.register(slot, kicker),
+            Err(e) => self.fail(&e),
+        }
+        let mut seen = 0;
+        while let Next::Run(entry) = self.gate.pass(slot, &mut seen) {
+            if let Err(e) = self.vcpu.reset((index == 0).then_some(&entry)) {
+                self.fail(&e);
+                continue;
+            }
+            if index == 0 {
+                let after = u64::try_from(self.first.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let _ = self.first.after_ns.compare_exchange(0, after, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            self.run_until_closed();
+            // KVM finishes the last access at the next entry only; a parked vCPU has none pending.
+            self.vcpu.complete(&self.buses);
+        }
     }
-    let mut seen = 0;
-    while let Next::Run(entry) = gate.pass(slot, &mut seen) {
-        let boots = (index == 0).then_some(&entry);
-        if let Err(e) = vcpu.reset(boots) {
-            let cause = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
-            gate.request(Request::End(GuestEnd::Failed(format!("{e}: {cause}"))));
-            continue;
-        }
-        if index == 0 {
-            let after = u64::try_from(first.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let _ = first.after_ns.compare_exchange(0, after, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        while gate.is_open() {
-            match vcpu.run(buses) {
+
+    fn run_until_closed(&mut self) {
+        while self.gate.is_open() {
+            match self.vcpu.run(&self.buses) {
                 Exit::Handled | Exit::Kicked => {}
-                Exit::TripleFault => gate.request(Request::Reset),
+                Exit::TripleFault => self.gate.request(Request::Reset),
                 Exit::Failed(why) => {
-                    gate.request(Request::End(GuestEnd::Failed(format!("vCPU {index}: {why}"))))
+                    let how = format!("vCPU {}: {why}", self.vcpu.index());
+                    self.gate.request(Request::End(GuestEnd::Failed(how)));
                 }
             }
         }
-        // KVM finishes the last access at the next entry only; a parked vCPU has none pending.
-        vcpu.complete(buses);
     }
-    gate.unregister(slot);
+
+    fn fail(&self, error: &dyn Error) {
+        let cause = error.source().map(|c| format!(": {c}")).unwrap_or_default();
+        let how = format!("vCPU {}: {error}{cause}", self.vcpu.index());
+        self.gate.request(Request::End(GuestEnd::Failed(how)));
+    }
 }
