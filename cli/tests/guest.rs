@@ -22,7 +22,7 @@ for d in /sys/block/vd*; do
 done
 echo written-by-guest | dd of=/dev/vda bs=512 seek=8 conv=sync,fsync 2>/dev/null && echo "WROTE vda"
 dd if=/dev/zero of=/dev/vdb bs=512 count=1 2>/dev/null && echo "WROTE vdb"
-mkdir -p /seed && mount -t vfat -o ro /dev/vdc /seed 2>/dev/null && echo "SEED $(head -1 /seed/user-data)"
+grep -a -q CIDATA /dev/vdc && echo "SEED $(grep -a -o from-the-spec /dev/vdc)"
 echo "RNG $(cat /sys/class/misc/hw_random/rng_current 2>/dev/null)"
 ip link set eth0 up && ip addr add 10.9.8.2/24 dev eth0
 echo "MAC $(cat /sys/class/net/eth0/address)"
@@ -58,14 +58,14 @@ spec:
   volumes:
     - {name: data, hostDisk: {path: /var/lib/pinion/data.img, type: Disk}}
     - {name: base, hostDisk: {path: /var/lib/pinion/base.img, type: Disk}}
-    - {name: seed, cloudInitNoCloud: {userData: "#cloud-config from-the-spec"}}
+    - {name: seed, cloudInitNoCloud: {userData: "from-the-spec"}}
 "#;
 
 const PREPARE: &str = "
     cd /var/lib/pinion
     printf 'first-disk' > data.img && dd if=/dev/zero of=data.img bs=1M count=1 seek=1 2>/dev/null
     printf 'second-disk' > base.img && dd if=/dev/zero of=base.img bs=1M count=1 seek=1 2>/dev/null
-    ip tuntap add tap7 mode tap && ip addr add 10.9.8.1/24 dev tap7 && ip link set tap7 up";
+    tunctl -t tap7 && ip addr add 10.9.8.1/24 dev tap7 && ip link set tap7 up";
 
 /// Starts the guest in the background and waits until it has said `WAITING`.
 fn start(lab: &Lab) {
@@ -114,6 +114,7 @@ fn inside(console: &str, plan: &Value) {
     assert_eq!(disks.get(..2), Some(["vda data-1 0 first-disk", "vdb base-1 1 second-disk"].as_slice()), "{console}");
     assert_eq!(disks.len(), 3, "{console}");
     assert_eq!(lines(console, "WROTE "), ["vda"], "{console}");
+    assert_eq!(lines(console, "SEED "), ["from-the-spec"], "{console}");
     assert_eq!(lines(console, "MAC "), ["02:00:00:00:00:07"], "{console}");
     assert_eq!(lines(console, "PING "), ["works"], "{console}");
 }
@@ -127,7 +128,7 @@ fn outside(lab: &Lab) {
     let of = |role: &str| threads.iter().filter(|t| t["role"] == role).collect::<Vec<_>>();
     assert_eq!(of("vcpu").len(), 8);
     assert_eq!(of("ioThread").len(), 1);
-    let pid = must(lab, "pgrep pinion-launcher", QUICK);
+    let pid = must(lab, "pidof pinion-launcher", QUICK);
     let pid = pid.trim();
     let mut taken = Vec::new();
     for thread in of("vcpu").iter().chain(&of("ioThread")) {
@@ -163,7 +164,7 @@ fn metrics(lab: &Lab) {
 fn moved_thread(lab: &Lab) {
     must(
         lab,
-        "L=$(pgrep pinion-launcher); for t in /proc/$L/task/*; do grep -q 'vcpu 3' $t/comm && T=${t##*/}; done; \
+        "L=$(pidof pinion-launcher); for t in /proc/$L/task/*; do grep -q 'vcpu 3' $t/comm && T=${t##*/}; done; \
             taskset -p 1 $T; for i in $(seq 100); do grep -q '^default/two-cells: drifted' /log && exit 0; sleep 0.2; \
             done; cat /log; exit 1",
         QUICK * 2,
@@ -180,7 +181,7 @@ fn moved_thread(lab: &Lab) {
 fn end(lab: &Lab) {
     let end = "(echo | nc -l -p 99 &) ; for i in $(seq 600); do kill -0 $(cat /pid) 2>/dev/null || break; sleep 0.1; done; \
         tail -1 /log; cat /sys/devices/system/node/node*/hugepages/hugepages-2048kB/free_hugepages; \
-        grep -c owner /run/pinion/ledger.json; pgrep pinion | wc -l";
+        grep -c owner /run/pinion/ledger.json; pidof pinion pinion-launcher | wc -w";
     let output = lab.sh(end, LONG).unwrap().text();
     let expected = "default/two-cells: the guest powered off\n256\n256\n256\n256\n0\n0\n";
     assert_eq!(output, expected);

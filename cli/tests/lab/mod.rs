@@ -6,12 +6,12 @@ use std::time::Duration;
 use pinion_lab::{Files, Kernel, Lab, Output, Shape, guest_initrd};
 
 /// Long enough for a guest inside an emulated host on a busy machine.
-pub const LONG: Duration = Duration::from_secs(150);
+pub(crate) const LONG: Duration = Duration::from_secs(150);
 /// Long enough for a command that starts no guest.
-pub const QUICK: Duration = Duration::from_secs(30);
+pub(crate) const QUICK: Duration = Duration::from_secs(30);
 
 /// Boots a lab host whose guests run `script`.
-pub fn lab(name: &str, shape: &Shape, script: &str) -> Lab {
+pub(crate) fn lab(name: &str, shape: &Shape, script: &str) -> Lab {
     let folder = tempfile::tempdir().unwrap();
     let initrd = folder.path().join("initrd");
     guest_initrd(script, &initrd).unwrap();
@@ -39,13 +39,13 @@ fn stripped(program: &Path, folder: &Path) -> PathBuf {
 }
 
 /// Runs a shell script that must succeed, and gives its output.
-pub fn must(lab: &Lab, script: &str, limit: Duration) -> String {
+pub(crate) fn must(lab: &Lab, script: &str, limit: Duration) -> String {
     let output = lab.sh(script, limit).unwrap();
     assert!(output.success(), "`{script}`: {}", both(&output));
     output.text()
 }
 
 /// Everything a command printed.
-pub fn both(output: &Output) -> String {
+pub(crate) fn both(output: &Output) -> String {
     format!("code {:?}\n{}\n{}", output.code, output.text(), output.error_text())
 }

@@ -218,3 +218,30 @@ pub fn markdown_table() -> String {
     }
     table
 }
+
+/// The whole page of the documentation.
+#[must_use]
+pub fn markdown_page() -> String {
+    let labels: Vec<_> = BASE_LABELS.iter().map(|label| format!("`{label}`")).collect();
+    format!(
+        "# Metrics\n\nEach guest serves its metrics on the address of `--metrics`, at `/metrics`. Names that start with \
+         `kubevirt_` mean what they mean in KubeVirt, so that dashboards keep working; those that start with `pinion_` \
+         are Pinion's own. Every metric has the labels {}, and each label of the VM as `kubernetes_vmi_label_NAME`.\n\n{}",
+        labels.join(", "),
+        markdown_table()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_is_up_to_date() {
+        let page = include_str!("../../../docs/metrics.md");
+        assert!(
+            page == markdown_page(),
+            "cargo run -q -p pinion-launcher --example metrics > docs/metrics.md"
+        );
+    }
+}
