@@ -3,9 +3,13 @@
 
 #![forbid(unsafe_code)]
 
+mod docs;
+mod fuzz;
 mod lab;
+mod lint;
 mod setup;
 mod step;
+mod suite;
 mod workspace;
 
 use std::process::ExitCode;
@@ -26,6 +30,27 @@ enum Task {
     Setup,
     /// Boots a virtual host with NUMA nodes, SMT, an IOMMU, devices and KVM
     Lab(lab::Arguments),
+    /// Everything that continuous integration runs: set-up, lint, tests, tests in the lab, fuzzing
+    Test,
+    /// Formatting, clippy, and what holds for every file and package of the tree
+    Lint,
+    /// Runs each fuzz target for a bounded time
+    Fuzz {
+        /// Seconds for each
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Only this one
+        #[arg(long)]
+        target: Option<String>,
+    },
+    /// Runs the benchmarks, or those whose name contains the words given
+    Bench {
+        /// Passed on to `cargo bench`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Writes the generated documents, and rustdoc
+    Docs,
 }
 
 fn main() -> ExitCode {
@@ -42,5 +67,21 @@ fn carry_out(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Setup => setup::setup().map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::lab(&arguments),
+        Task::Test => Ok(suite::suite()),
+        Task::Lint => Ok(all(lint::lint)),
+        Task::Fuzz { seconds, target } => Ok(all(|steps| fuzz::fuzz(steps, seconds, target.as_deref()))),
+        Task::Bench { words } => {
+            let mut command = workspace::cargo(&["bench", "--locked", "-p", "pinion-benches"]);
+            let status = command.args(words).status()?;
+            Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Task::Docs => docs::docs().map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// Runs steps, and tallies them.
+fn all(work: impl FnOnce(&mut step::Steps)) -> ExitCode {
+    let mut steps = step::Steps::new();
+    work(&mut steps);
+    steps.end()
 }

@@ -1,0 +1,162 @@
+//! `cargo xtask fuzz`: each fuzz target of `vmm/fuzz` for a bounded time.
+//!
+//! Built on the stable compiler: the instrumentation is asked of LLVM by its own names.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::step::{Steps, Tally};
+use crate::workspace::{Metadata, cargo, root, show, target};
+
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code --cfg fuzzing";
+
+/// Builds the targets and runs each, or the one named.
+pub(crate) fn fuzz(steps: &mut Steps, seconds: u32, only: Option<&str>) {
+    let mut names = Vec::new();
+    let built = steps.step("fuzz targets are built", "cargo xtask fuzz --seconds 1", || {
+        names = targets()?;
+        names.retain(|n| only.is_none_or(|o| o == n));
+        ensure!(!names.is_empty(), "there is no such fuzz target");
+        build()?;
+        Ok(Tally::default())
+    });
+    if !built {
+        return;
+    }
+    let results = Mutex::new(Vec::new());
+    let queue = Mutex::new(names.into_iter());
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    println!("each target runs for {seconds} s, {workers} at a time");
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(name) = next else { return };
+                    let result = run(&name, seconds);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((name, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, result) in results {
+        let repeat = format!("cargo xtask fuzz --seconds {seconds} --target {name}");
+        steps.step(&format!("fuzz {name}"), &repeat, || {
+            println!("{}", result?);
+            Ok(Tally::PASSED)
+        });
+    }
+}
+
+fn folder() -> PathBuf {
+    root().join("vmm/fuzz")
+}
+
+fn targets() -> anyhow::Result<Vec<String>> {
+    let metadata = Metadata::read(Some(&folder().join("Cargo.toml")))?;
+    let members = metadata.members().flat_map(|p| &p.targets);
+    let binaries = members.filter(|t| t.kind.iter().any(|k| k == "bin"));
+    Ok(binaries.map(|t| t.name.clone()).collect())
+}
+
+fn build() -> anyhow::Result<()> {
+    let words = ["build", "--release", "--locked", "--bins", "--target", TRIPLE, "--manifest-path"];
+    let mut command = cargo(&words);
+    command
+        .arg(folder().join("Cargo.toml"))
+        .env("RUSTFLAGS", FLAGS)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("CARGO_TARGET_DIR", target().join("fuzz"));
+    let status = command.status().context("cannot run cargo")?;
+    ensure!(status.success(), "`{}` failed ({status})", show(&command));
+    Ok(())
+}
+
+/// Runs a target; its last line of statistics, or what it found.
+fn run(name: &str, seconds: u32) -> anyhow::Result<String> {
+    let (corpus, artifacts) = (folder().join("corpus").join(name), folder().join("artifacts").join(name));
+    for folder in [&corpus, &artifacts] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let log = artifacts.join("log");
+    let output = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
+    let seeds = folder().join("seeds").join(name);
+    let mut command = Command::new(target().join("fuzz").join(TRIPLE).join("release").join(name));
+    command
+        .arg(format!("-max_total_time={seconds}"))
+        .args(["-timeout=10", "-rss_limit_mb=2048", "-max_len=4096", "-print_final_stats=1"])
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg(&corpus)
+        .args(seeds.is_dir().then_some(&seeds))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(output);
+    let mut child = command.spawn().with_context(|| format!("cannot run `{}`", show(&command)))?;
+    // It ends by itself; this is for one that does not.
+    let limit = Duration::from_secs(u64::from(seconds) * 3 + 60);
+    let began = std::time::Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if began.elapsed() > limit {
+            child.kill()?;
+            child.wait()?;
+            bail!("{name} did not end; its log is {}", log.display());
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let text = fs::read(&log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+    ensure!(
+        status.success(),
+        "{name} found something; inputs are in {}\n{}",
+        artifacts.display(),
+        tail(&text)
+    );
+    Ok(statistics(name, &text))
+}
+
+fn statistics(name: &str, text: &str) -> String {
+    let stat = |key: &str| text.lines().find_map(|l| Some(l.strip_prefix(key)?.trim().to_owned()));
+    let runs = stat("stat::number_of_executed_units:").unwrap_or_default();
+    let coverage = text.lines().rev().find_map(|l| l.split_once(" cov: ")?.1.split_whitespace().next());
+    format!("{name}: {runs} runs, {} edges", coverage.unwrap_or("no"))
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_those_of_the_manifest() {
+        let manifest = fs::read_to_string(folder().join("Cargo.toml")).unwrap();
+        let names = targets().unwrap();
+        assert!(!names.is_empty());
+        assert!(names.iter().all(|n| manifest.contains(&format!("name = \"{n}\""))));
+    }
+
+    #[test]
+    fn statistics_are_read_from_the_log() {
+        let log =
+            "#2\tINITED cov: 14 ft: 15\n#9\tDONE   cov: 120 ft: 300\nstat::number_of_executed_units: 900\n";
+        assert_eq!(statistics("x", log), "x: 900 runs, 120 edges");
+        assert!(tail(&"line\n".repeat(100)).lines().count() == 40);
+    }
+}
