@@ -104,14 +104,25 @@ fn a_guest_is_what_its_spec_says_from_inside_and_where_its_plan_says_from_outsid
 fn inside(console: &str, plan: &Value) {
     let cpus = lines(console, "CPU ");
     let expected = [
-        "0 0 0 0-1", "1 0 0 0-1", "2 0 1 2-3", "3 0 1 2-3", "4 1 0 4-5", "5 1 0 4-5", "6 1 1 6-7", "7 1 1 6-7",
+        "0 0 0 0-1",
+        "1 0 0 0-1",
+        "2 0 1 2-3",
+        "3 0 1 2-3",
+        "4 1 0 4-5",
+        "5 1 0 4-5",
+        "6 1 1 6-7",
+        "7 1 1 6-7",
     ];
     assert_eq!(cpus, expected, "{console}");
     let distance = plan["cells"][0]["distances"][1].as_u64().unwrap();
     let nodes = [format!("0 0-3 10 {distance}"), format!("1 4-7 {distance} 10")];
     assert_eq!(lines(console, "NODE "), nodes, "{console}");
     let disks = lines(console, "DISK ");
-    assert_eq!(disks.get(..2), Some(["vda data-1 0 first-disk", "vdb base-1 1 second-disk"].as_slice()), "{console}");
+    assert_eq!(
+        disks.get(..2),
+        Some(["vda data-1 0 first-disk", "vdb base-1 1 second-disk"].as_slice()),
+        "{console}"
+    );
     assert_eq!(disks.len(), 3, "{console}");
     assert_eq!(lines(console, "WROTE "), ["vda"], "{console}");
     assert_eq!(lines(console, "SEED "), ["from-the-spec"], "{console}");
@@ -132,7 +143,8 @@ fn outside(lab: &Lab) {
     let pid = pid.trim();
     let mut taken = Vec::new();
     for thread in of("vcpu").iter().chain(&of("ioThread")) {
-        let status = must(lab, &format!("grep Cpus_allowed_list /proc/{pid}/task/{}/status", thread["tid"]), QUICK);
+        let status =
+            must(lab, &format!("grep Cpus_allowed_list /proc/{pid}/task/{}/status", thread["tid"]), QUICK);
         let allowed = status.split_whitespace().last().unwrap().to_owned();
         assert_eq!(json(&format!("[{allowed}]")), thread["allowedCpus"], "one CPU each");
         assert!(!taken.contains(&allowed), "{allowed} is given out twice");
@@ -153,10 +165,13 @@ fn outside(lab: &Lab) {
 
 fn metrics(lab: &Lab) {
     let text = must(lab, "wget -q -O - http://127.0.0.1:9100/metrics", QUICK);
-    for metric in ["kubevirt_vmi_vcpu_seconds_total", "pinion_vmi_thread_cpu_info", "pinion_vmi_misplaced_pages"] {
+    for metric in
+        ["kubevirt_vmi_vcpu_seconds_total", "pinion_vmi_thread_cpu_info", "pinion_vmi_misplaced_pages"]
+    {
         assert!(text.contains(metric), "{metric}: {text}");
     }
-    let verdict = text.lines().find(|l| l.starts_with("pinion_vmi_certificate_verdict") && l.contains("\"holds\""));
+    let verdict =
+        text.lines().find(|l| l.starts_with("pinion_vmi_certificate_verdict") && l.contains("\"holds\""));
     assert!(verdict.unwrap().ends_with(" 1"), "{text}");
 }
 

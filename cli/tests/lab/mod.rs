@@ -22,7 +22,10 @@ pub(crate) fn lab(name: &str, shape: &Shape, script: &str) -> Lab {
         .with("/var/lib/pinion/debian/initrd", &initrd)
         .with_program("/usr/bin/pinion", &stripped(&pinion, folder.path()))
         .unwrap()
-        .with_program("/usr/bin/pinion-launcher", &stripped(&pinion.with_file_name("pinion-launcher"), folder.path()))
+        .with_program(
+            "/usr/bin/pinion-launcher",
+            &stripped(&pinion.with_file_name("pinion-launcher"), folder.path()),
+        )
         .unwrap();
     let lab = Lab::boot(name, shape, &files).unwrap();
     println!("{name}: up in {:?}", lab.boot_time());
