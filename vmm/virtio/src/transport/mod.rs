@@ -4,7 +4,7 @@
 //! the function's lock. Queue kicks are taken by the kernel (ioeventfd); if it refuses, they
 //! arrive here and are passed on, slower.
 
-mod common;
+mod common_config;
 mod layout;
 mod pci_access;
 
@@ -23,7 +23,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::device::{Activation, ActiveQueue};
 use crate::features::{EVENT_IDX, INDIRECT_DESC, VERSION_1};
 use crate::{DeviceType, VirtQueue, VirtioDevice, VirtioInterrupt};
-use common::{CommonConfig, Effect};
+use common_config::{CommonConfig, Effect};
 use layout::Region;
 use pci_access::PciAccess;
 
