@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid};
 use pinion_launcher::{Events, LaunchSpec, Native, Session};
 
 /// Runs one guest. Started by `pinion run`, which hands it the guest's spec and placement; it is not
@@ -20,13 +21,19 @@ struct Arguments {
     /// Descriptor that events are written to, one JSON object a line
     #[arg(long, value_name = "FD")]
     event_fd: Option<i32>,
+    /// Process that keeps this guest: the guest ends in order when it is gone
+    #[arg(long, value_name = "PID")]
+    keeper: Option<i32>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Whoever started this is the guest's keeper: without it the guest shuts down in order.
-    let _ = set_pdeathsig(Signal::SIGTERM);
     let _ = set_no_new_privs();
+    // Asked for first, then looked: a keeper that is gone before the first never sends the signal.
+    let _ = set_pdeathsig(Signal::SIGTERM);
+    if arguments.keeper.is_some_and(|keeper| getppid() != Pid::from_raw(keeper)) {
+        return ExitCode::from(1);
+    }
     let events = match arguments.event_fd.map(Events::to_descriptor).transpose() {
         Ok(events) => events.unwrap_or(Events::to_nobody()),
         Err(e) => {

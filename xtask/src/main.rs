@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod demo;
 mod docs;
 mod fuzz;
 mod lab;
@@ -30,6 +31,8 @@ enum Task {
     Setup,
     /// Boots a virtual host with NUMA nodes, SMT, an IOMMU, devices and KVM
     Lab(lab::Arguments),
+    /// Runs the example VM on a virtual two-socket host: plan, console, certificate, metrics
+    Demo,
     /// Everything that continuous integration runs: set-up, lint, tests, tests in the lab, fuzzing
     Test,
     /// Formatting, clippy, and what holds for every file and package of the tree
@@ -67,6 +70,7 @@ fn carry_out(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Setup => setup::setup().map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::lab(&arguments),
+        Task::Demo => demo::demo().map(|()| ExitCode::SUCCESS),
         Task::Test => Ok(suite::suite()),
         Task::Lint => Ok(all(lint::lint)),
         Task::Fuzz { seconds, target } => Ok(all(|steps| fuzz::fuzz(steps, seconds, target.as_deref()))),

@@ -74,6 +74,7 @@ fn start(guest: Placed) -> Result<Launcher, Failure> {
     let program = program();
     let mut command = Command::new(&program);
     command.args(["--spec-fd", &SPEC_FD.to_string(), "--event-fd", &EVENT_FD.to_string()]);
+    command.args(["--keeper", &std::process::id().to_string()]);
     if spec.console == ConsoleMode::Log {
         // Out of the terminal's reach: Ctrl-C comes to this process, which passes it on once.
         command.stdin(Stdio::null()).process_group(0);

@@ -36,8 +36,8 @@ const MODULES: [&str; 13] = [
     "kvm",
     "kvm-amd",
     "tun",
-    "stp",
     "llc",
+    "stp",
     "bridge",
 ];
 

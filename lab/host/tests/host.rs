@@ -41,7 +41,7 @@ fn commands_give_their_exit_code_output_and_limit() {
     assert_eq!((output.code, output.signal), (None, Some(9)));
     let output = lab.sh("sleep 60 & sleep 60", Duration::from_millis(300)).unwrap();
     assert!(output.timed_out);
-    assert_eq!(lab.sh("pgrep sleep | wc -l", QUICK).unwrap().text(), "0\n");
+    assert_eq!(lab.sh("pidof sleep | wc -w", QUICK).unwrap().text(), "0\n");
     lab.put("/tmp/file", b"\0bytes\xff", 0o600).unwrap();
     assert_eq!(lab.get("/tmp/file").unwrap(), b"\0bytes\xff");
     assert!(lab.get("/nowhere").unwrap_err().to_string().contains("read \"/nowhere\""));
