@@ -69,8 +69,10 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     let window64 = layout::pci64(ram.end(), parts.vm.physical_bits());
     let router = parts.vm.router();
     let line = Line::new(&config.console)?;
-    let (buses, platform) = board(&gate, &router, &line, window64)?;
-    parts.console = Some(console(std::mem::take(&mut config.console), line, &platform, &emulator)?);
+    let buses = parts.buses.clone();
+    let platform = board(&buses, &gate, &router, &line, window64)?;
+    let console = console(std::mem::take(&mut config.console), line, &platform, (&emulator, &mut parts))?;
+    parts.console = Some(console);
     parts.power = Some(Arc::clone(&platform.power));
     let slots = Slots {
         pci: Arc::clone(&platform.pci),
@@ -89,7 +91,8 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     let reboots = Arc::clone(&parts.reboots);
     let supervisor =
         Supervisor { attention, gate: Arc::clone(&gate), platform, loader, reboots, quick_resets: 0 };
-    emulator.add(Box::new(supervisor), &[interest])?;
+    let id = emulator.add(Box::new(supervisor), &[interest])?;
+    parts.keep_subscriber(&emulator, id);
     timed.done("kernel");
 
     let cells: Vec<_> = ids.iter().copied().zip(config.vcpus.iter().map(|v| v.cell)).collect();
@@ -187,12 +190,12 @@ impl Line {
 
 /// The buses with all that is on every board: IOAPIC, power, reset, PCI.
 fn board(
+    buses: &Buses,
     gate: &Arc<Gate>,
     router: &Arc<KvmRouter>,
     line: &Line,
     window64: Option<Stretch>,
-) -> Result<(Buses, Platform), ArmError> {
-    let buses = Buses::default();
+) -> Result<Platform, ArmError> {
     let msi: Arc<dyn MsiRouter> = Arc::<KvmRouter>::clone(router);
     let ioapic = Arc::new(Mutex::new(Ioapic::new(msi)));
     buses.mmio.register(BusRange { base: layout::IOAPIC.0, len: layout::IOAPIC_LEN }, ioapic.clone())?;
@@ -216,7 +219,7 @@ fn board(
     let serial = Serial::with_drained(pin, twin(&line.drained)?, line.buffer.sink());
     let serial: console::Port = Arc::new(Mutex::new(serial));
     port(platform::SERIAL_PORT, platform::SERIAL_PORTS, serial.clone())?;
-    Ok((buses, Platform { pci, ioapic, power, serial }))
+    Ok(Platform { pci, ioapic, power, serial })
 }
 
 fn pci(mmio: &Arc<Bus>, window64: Option<Stretch>) -> Result<Arc<PciSegment>, ArmError> {
@@ -237,16 +240,18 @@ fn console(
     config: ConsoleConfig,
     line: Line,
     platform: &Platform,
-    on: &EventLoopHandle,
+    (on, parts): (&EventLoopHandle, &mut Parts),
 ) -> Result<Console, ArmError> {
     let Line { buffer, news, drained } = line;
     let output: Option<File> = config.output.map(File::from);
     let last = output.as_ref().map(File::try_clone).transpose().map_err(ArmError::Event)?;
     if let Some(file) = output {
-        console::Output::start(&buffer, news, file, on)?;
+        let id = console::Output::start(&buffer, news, file, on)?;
+        parts.keep_subscriber(on, id);
     }
     if let Some(input) = config.input {
-        console::Input::start(input.into(), Arc::clone(&platform.serial), drained, on)?;
+        let id = console::Input::start(input.into(), Arc::clone(&platform.serial), drained, on)?;
+        parts.keep_subscriber(on, id);
     }
     Ok((buffer, last))
 }

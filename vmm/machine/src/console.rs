@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_devices::Serial;
-use vmm_event_loop::{Control, Event, EventLoopError, EventLoopHandle, Interest, Subscriber, Watch};
+use vmm_event_loop::{
+    Control, Event, EventLoopError, EventLoopHandle, Interest, Subscriber, SubscriberId, Watch,
+};
 use vmm_sys_util::eventfd::EventFd;
 
 pub(crate) use input::Input;
@@ -114,18 +116,18 @@ impl Output {
         news: EventFd,
         file: File,
         on: &EventLoopHandle,
-    ) -> Result<(), EventLoopError> {
+    ) -> Result<SubscriberId, EventLoopError> {
         let twin = |f: &File| f.try_clone().map_err(EventLoopError::Create);
         let second = twin(&file)?;
         let polled = Interest::new(&file, OUTPUT, Watch::Nothing);
         let wakes = Interest::new(&news, NEWS, Watch::Readable);
         let output = |polled, file, news| Box::new(Self { buffer: Arc::clone(buffer), news, file, polled });
         let news_twin = news.try_clone().map_err(EventLoopError::Create)?;
-        if on.add(output(true, file, news), &[wakes, polled]).is_ok() {
-            return Ok(());
+        if let Ok(id) = on.add(output(true, file, news), &[wakes, polled]) {
+            return Ok(id);
         }
         let wakes = Interest::new(&news_twin, NEWS, Watch::Readable);
-        on.add(output(false, second, news_twin), &[wakes]).map(drop)
+        on.add(output(false, second, news_twin), &[wakes])
     }
 
     /// Writes a chunk; says whether more waits.

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use vmm_boot::BootEntry;
 use vmm_devices::Power;
-use vmm_event_loop::EventLoopHandle;
+use vmm_event_loop::{EventLoopHandle, SubscriberId};
 use vmm_host::PinnedThread;
 use vmm_kvm::{ExitCounts, KvmVm};
-use vmm_memory::GuestRam;
+use vmm_memory::{GuestRam, layout};
 use vmm_virtio::block::OperationStats;
 
 use crate::arm;
@@ -20,6 +20,7 @@ use crate::console::{self, Buffer};
 use crate::devices::Counters;
 use crate::error::ArmError;
 use crate::gate::{Gate, GuestEnd, Request};
+use crate::io::Buses;
 use crate::stats::{DiskStats, MachineStats, NetStats, Operations, Traffic, VcpuStats};
 use crate::vcpu::FirstEntry;
 
@@ -67,7 +68,9 @@ pub(crate) struct Parts {
     pub(crate) gate: Arc<Gate>,
     threads: Vec<(Role, PinnedThread<()>)>,
     loops: Vec<EventLoopHandle>,
+    subscribers: Vec<(EventLoopHandle, SubscriberId)>,
     exits: Vec<Arc<ExitCounts>>,
+    pub(crate) buses: Buses,
     pub(crate) power: Option<Arc<Mutex<Power>>>,
     pub(crate) counters: Counters,
     pub(crate) console: Option<Console>,
@@ -83,7 +86,9 @@ impl Parts {
             gate,
             threads: Vec::new(),
             loops: Vec::new(),
+            subscribers: Vec::new(),
             exits: Vec::new(),
+            buses: Buses::default(),
             power: None,
             counters: Counters::default(),
             console: None,
@@ -97,6 +102,12 @@ impl Parts {
     pub(crate) fn keep_loop(&mut self, role: Role, thread: PinnedThread<()>, handle: EventLoopHandle) {
         self.threads.push((role, thread));
         self.loops.push(handle);
+    }
+
+    /// A subscriber that is taken out of its loop at the end. Devices hold handles of the loops, and
+    /// the supervisor holds the devices: left there, each would keep the other.
+    pub(crate) fn keep_subscriber(&mut self, of: &EventLoopHandle, id: SubscriberId) {
+        self.subscribers.push((of.clone(), id));
     }
 
     pub(crate) fn keep_vcpu(&mut self, index: u32, thread: PinnedThread<()>, exits: Arc<ExitCounts>) {
@@ -113,7 +124,7 @@ impl Drop for Parts {
     /// Ends whatever still runs.
     ///
     /// The order matters: vCPU threads end first, since they use the devices; then the loops, which
-    /// use memory; then the fields go, memory last.
+    /// use memory; then the console's last words are said and it is closed; then the fields go, memory last.
     fn drop(&mut self) {
         self.gate.end(GuestEnd::Stopped);
         let (vcpus, others): (Vec<_>, Vec<_>) =
@@ -128,6 +139,11 @@ impl Drop for Parts {
         if let Some((buffer, file)) = &mut self.console {
             console::last_words(buffer, file.as_mut());
         }
+        for (of, id) in self.subscribers.drain(..) {
+            drop(of.remove(id));
+        }
+        // The PCI segment holds the bus that it is on.
+        self.buses.mmio.unregister(layout::ECAM_START.0);
     }
 }
 

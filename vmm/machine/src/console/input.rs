@@ -7,7 +7,9 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 
-use vmm_event_loop::{Control, Event, EventLoopError, EventLoopHandle, Interest, Subscriber, Watch};
+use vmm_event_loop::{
+    Control, Event, EventLoopError, EventLoopHandle, Interest, Subscriber, SubscriberId, Watch,
+};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{Port, lock};
@@ -36,7 +38,7 @@ impl Input {
         port: Port,
         drained: EventFd,
         on: &EventLoopHandle,
-    ) -> Result<(), EventLoopError> {
+    ) -> Result<SubscriberId, EventLoopError> {
         let twin = |e: &EventFd| e.try_clone().map_err(EventLoopError::Create);
         let (second, second_drained) = (file.try_clone().map_err(EventLoopError::Create)?, twin(&drained)?);
         let input = |file, polled, drained| {
@@ -45,13 +47,13 @@ impl Input {
         };
         let typed = Interest::new(&file, TYPED, Watch::Readable);
         let room = Interest::new(&drained, ROOM, Watch::Readable);
-        if on.add(input(file, true, drained), &[room, typed]).is_ok() {
-            return Ok(());
+        if let Ok(id) = on.add(input(file, true, drained), &[room, typed]) {
+            return Ok(id);
         }
         let room = Interest::new(&second_drained, ROOM, Watch::Readable);
         // There is room at first, and something to read.
         let _ = second_drained.write(1);
-        on.add(input(second, false, second_drained), &[room]).map(drop)
+        on.add(input(second, false, second_drained), &[room])
     }
 
     /// Reads as much as the port takes.
