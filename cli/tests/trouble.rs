@@ -168,7 +168,8 @@ fn killed(lab: &Lab) {
     for victim in ["pinion", "pinion-launcher"] {
         for delay in ["0.05", "0.15", "0.3", "0.6", "1", "2", "4"] {
             let kill = format!(
-                "pinion run /vm.yaml > /dev/null 2>&1 < /dev/null & sleep {delay}; kill -9 $(pidof {victim}) 2>/dev/null; true"
+                "pinion run /vm.yaml > /dev/null 2>&1 < /dev/null & until pidof {victim} > /dev/null; do :; done; \
+                    sleep {delay}; kill -9 $(pidof {victim})"
             );
             must(lab, &kill, QUICK);
             nothing_is_left(lab);
