@@ -48,14 +48,34 @@ impl Kernel {
         self.root.join("boot").join(format!("vmlinuz-{}", self.release))
     }
 
+    /// Copies modules and all that they need below the root of a system, with the index that
+    /// `modprobe` reads. Some may be missing: kernels differ in what they have built in.
+    pub(crate) fn install(&self, names: &[&str], root: &Path, busybox: &Path) -> Result<(), LabError> {
+        let folder = Path::new("lib/modules").join(&self.release);
+        let to = root.join(&folder);
+        fs::create_dir_all(&to).map_err(LabError::file("make the folder", &to))?;
+        let mut wanted: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
+        let mut done = std::collections::BTreeSet::new();
+        while let Some(name) = wanted.pop() {
+            let Some(module) = find_module(&self.root.join(&folder), &name) else { continue };
+            if !done.insert(module.clone()) {
+                continue;
+            }
+            let bytes = fs::read(&module).map_err(LabError::file("read", &module))?;
+            wanted.extend(needs(&bytes));
+            let name = module.file_name().unwrap_or_default();
+            fs::write(to.join(name), bytes).map_err(LabError::file("write", to.join(name)))?;
+        }
+        output(Command::new(busybox).args(["depmod", "-b"]).arg(root).arg(&self.release)).map(drop)
+    }
+
     /// The file of a module by its name.
     ///
     /// # Errors
     /// When the kernel has no such module.
     pub fn module(&self, name: &str) -> Result<PathBuf, LabError> {
-        let file = format!("{name}.ko");
-        find(&self.root.join("lib/modules"), &file)
-            .ok_or_else(|| LabError::Package(format!("{KERNEL} ({file})")))
+        find_module(&self.root.join("lib/modules"), name)
+            .ok_or_else(|| LabError::Package(format!("{KERNEL} ({name}.ko)")))
     }
 
     fn below(root: &Path) -> Result<Self, LabError> {
@@ -114,17 +134,40 @@ pub(crate) fn output(command: &mut Command) -> Result<String, LabError> {
     Err(failed(String::from_utf8_lossy(&done.stderr).trim().to_owned()))
 }
 
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+/// A module's file; its name may have `-` or `_`.
+fn find_module(folder: &Path, name: &str) -> Option<PathBuf> {
+    let same = |file: &str| file.replace('-', "_") == format!("{}.ko", name.replace('-', "_"));
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).ok()?.flatten() {
-            let path = entry.path();
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                folders.push(path);
-            } else if entry.file_name().to_string_lossy() == name {
-                return Some(path);
+                folders.push(entry.path());
+            } else if same(&entry.file_name().to_string_lossy()) {
+                return Some(entry.path());
             }
         }
     }
     None
+}
+
+/// Names of the modules that a module needs, from what its builder noted in it.
+fn needs(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(at) = module.windows(KEY.len()).position(|w| w == KEY) else { return Vec::new() };
+    let value = module.get(at + KEY.len()..).unwrap_or_default();
+    let value = value.split(|b| *b == 0).next().unwrap_or_default();
+    let names = value.split(|b| *b == b',').filter(|n| !n.is_empty());
+    names.map(|n| String::from_utf8_lossy(n).into_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_says_what_it_needs() {
+        assert_eq!(needs(b"x\0license=GPL\0depends=kvm,irqbypass\0retpoline=Y\0"), ["kvm", "irqbypass"]);
+        assert!(needs(b"x\0depends=\0name=kvm\0").is_empty());
+        assert!(needs(b"").is_empty());
+    }
 }

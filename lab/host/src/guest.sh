@@ -5,9 +5,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
-for module in $(cat /lib/modules/order); do
-    insmod "/lib/modules/$module.ko" || echo "guest: module $module does not load"
-done
+modprobe -a virtio_pci virtio_blk virtio_net virtio-rng button evdev
 ip link set lo up
 echo "GUEST-READY $(cut -d' ' -f1 /proc/uptime)"
 . /script.sh

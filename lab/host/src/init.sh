@@ -11,11 +11,12 @@ mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ln -s /proc/self/fd /dev/fd
+[ -e /sbin ] || ln -s bin /sbin
 hostname lab
 ip link set lo up
-for module in $(cat /lib/modules/order); do
-    insmod "/lib/modules/$module.ko" || echo "lab: module $module does not load"
-done
+modprobe -a virtio_pci virtio_console
+modprobe kvm-amd nested=1
+modprobe -a tun bridge vfio-pci vfio_iommu_type1 vhost_net nvme
 while read -r node kib count; do
     echo "$count" > "/sys/devices/system/node/node$node/hugepages/hugepages-${kib}kB/nr_hugepages"
 done < /etc/huge-pages

@@ -25,6 +25,11 @@ impl Tree {
         Ok(Self { root })
     }
 
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Copies a file; its permissions come along.
     pub(crate) fn file(&self, place: &Path, file: &Path) -> Result<(), LabError> {
         let to = self.place(place)?;
@@ -52,7 +57,8 @@ impl Tree {
 
     /// Packs it.
     pub(crate) fn pack(&self, to: &Path) -> Result<(), LabError> {
-        let command = "find . -print0 | LC_ALL=C sort -z | cpio --null --create --format=newc --quiet";
+        let command = "find . -exec touch -h -d @0 {} + && find . -print0 | LC_ALL=C sort -z | \
+             cpio --null --create --format=newc --quiet --reproducible --owner=+0:+0";
         let failed = |reason: String| LabError::Tool { command: command.to_owned(), reason };
         let target = File::create(to).map_err(LabError::file("create", to))?;
         let done = Command::new("sh")

@@ -24,21 +24,24 @@ const UP_WITHIN: Duration = Duration::from_secs(120);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// What a file may take, beyond that.
 const TRANSFER: Duration = Duration::from_secs(60);
-/// Modules of the lab host, in the order in which they load.
-const MODULES: [&str; 13] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
+/// Modules of the lab host; init loads most of them.
+const MODULES: [&str; 16] = [
     "virtio_pci",
     "virtio_console",
-    "irqbypass",
-    "kvm",
     "kvm-amd",
     "tun",
-    "llc",
-    "stp",
     "bridge",
+    "vfio-pci",
+    "vfio_iommu_type1",
+    "nvme",
+    "vhost_net",
+    "overlay",
+    "veth",
+    "ext4",
+    "loop",
+    "virtio_blk",
+    "virtio_net",
+    "9p",
 ];
 
 /// A running lab host.
@@ -264,12 +267,10 @@ fn pack(
     to: &Path,
 ) -> Result<(), LabError> {
     let tree = Tree::new(folder.join("root"))?;
-    tree.busybox(&busybox(cache)?)?;
+    let busybox = busybox(cache)?;
+    tree.busybox(&busybox)?;
     tree.file(Path::new("/bin/pinion-lab-agent"), &agent()?)?;
-    for name in MODULES {
-        tree.file(&Path::new("/lib/modules").join(format!("{name}.ko")), &kernel.module(name)?)?;
-    }
-    tree.script("/lib/modules/order", &MODULES.join("\n"))?;
+    kernel.install(&MODULES, tree.root(), &busybox)?;
     let pages: String = (0..)
         .zip(&shape.nodes)
         .flat_map(|(id, node)| {

@@ -68,9 +68,13 @@ pub(crate) fn drives(shape: &Shape) -> usize {
     shape.nodes.iter().flat_map(|n| &n.devices).filter(|d| matches!(d, crate::Device::Nvme)).count()
 }
 
+/// What every lab kernel is told. The second line is for speed alone: under emulation, a clock that is
+/// doubted, waiting for grace periods and patching for mitigations take two thirds of the boot.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 intel_iommu=on iommu=pt \
+    init_on_alloc=0 tsc=reliable no_timer_check rcupdate.rcu_expedited=1 mitigations=off nokaslr nowatchdog audit=0 cryptomgr.notests";
+
 fn command_line(shape: &Shape) -> String {
-    let fixed = "console=ttyS0 quiet panic=-1 intel_iommu=on iommu=pt";
-    format!("{fixed} {}", shape.kernel_arguments).trim_end().to_owned()
+    format!("{KERNEL_ARGUMENTS} {}", shape.kernel_arguments).trim_end().to_owned()
 }
 
 struct Words(Vec<String>);
@@ -130,7 +134,10 @@ impl Words {
                     let file = folder.join(format!("nvme{drive}.img"));
                     self.add("-drive", format!("if=none,id=nvme{drive},format=raw,file={}", file.display()));
                 }
-                self.add("-device", format!("{},bus=port{port}", device.argument(drive)));
+                if matches!(device, crate::Device::Ivshmem) {
+                    self.add("-object", format!("memory-backend-ram,id=shared{port},size=1M,share=on"));
+                }
+                self.add("-device", format!("{},bus=port{port}", device.argument(drive, port)));
             }
         }
     }

@@ -72,15 +72,28 @@ pub enum Device {
     E1000e,
     /// A display controller with a BAR of 16 MiB.
     AtiVga,
+    /// A plain display controller.
+    BochsDisplay,
+    /// A paravirtual GPU.
+    VirtioGpu,
+    /// QEMU's device for testing port and memory access.
+    PciTestdev,
+    /// Memory behind a BAR of 1 MiB.
+    Ivshmem,
 }
 
 impl Device {
-    pub(crate) fn argument(self, number: usize) -> String {
+    /// QEMU's name of it, with what it is connected to: a drive's number, its port's number.
+    pub(crate) fn argument(self, drive: usize, port: usize) -> String {
         match self {
             Self::Edu => "edu".to_owned(),
-            Self::Nvme => format!("nvme,serial=lab-{number},drive=nvme{number}"),
-            Self::E1000e => "e1000e".to_owned(),
+            Self::Nvme => format!("nvme,serial=lab-{drive},drive=nvme{drive}"),
+            Self::E1000e => "e1000e,rombar=0".to_owned(),
             Self::AtiVga => "ati-vga,rombar=0".to_owned(),
+            Self::BochsDisplay => "bochs-display".to_owned(),
+            Self::VirtioGpu => "virtio-gpu-pci".to_owned(),
+            Self::PciTestdev => "pci-testdev".to_owned(),
+            Self::Ivshmem => format!("ivshmem-plain,memdev=shared{port}"),
         }
     }
 }
@@ -211,6 +224,27 @@ impl Shape {
         if !self.distances.is_empty() && !square(self.nodes.len()) {
             return wrong("its distances are no square over its nodes");
         }
+        let itself = |(n, row): (usize, &Vec<u32>)| row.get(n) == Some(&10);
+        let far = |(from, row): (usize, &Vec<u32>)| {
+            row.iter().enumerate().all(|(to, d)| from == to || (11..=254).contains(d))
+        };
+        if !self.distances.iter().enumerate().all(|row| itself(row) && far(row)) {
+            return wrong("a distance is not 10 to a node itself and 11 to 254 to the others");
+        }
+        for (id, node) in self.nodes.iter().enumerate() {
+            let pages =
+                node.huge_pages.iter().map(|p| u64::from(p.size_kib) * u64::from(p.count)).sum::<u64>();
+            if node.huge_pages.iter().any(|p| ![2048, 1_048_576].contains(&p.size_kib)) {
+                return wrong(&format!("huge pages of node {id} are neither 2048 nor 1048576 KiB"));
+            }
+            if pages >= u64::from(node.memory_mib) * 1024 {
+                return wrong(&format!("node {id} has less memory than huge pages"));
+            }
+            // A PCI expander has 16 bus numbers, one of them its own.
+            if node.devices.len() > 15 || (!node.devices.is_empty() && id > 13) {
+                return wrong(&format!("node {id} has no bus numbers for its devices"));
+            }
+        }
         Ok(())
     }
 }
@@ -246,7 +280,42 @@ mod tests {
     }
 
     #[test]
+    fn a_shape_in_a_file_is_read_and_its_faults_are_named() {
+        let folder = std::env::temp_dir().join(format!("pinion-shape-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let json = folder.join("shape.json");
+        fs::write(&json, Shape::small().to_json()).unwrap();
+        assert_eq!(Shape::from_file(&json).unwrap(), Shape::small());
+        let tomls = folder.join("shape.toml");
+        let text = "sockets = 1\ndies = 1\ncores = 2\nthreads = 1\n[[nodes]]\nmemoryMib = 512\ndevices = [\"edu\"]\n";
+        fs::write(&tomls, text).unwrap();
+        assert_eq!(Shape::from_file(&tomls).unwrap().nodes[0].devices, [Device::Edu]);
+        fs::write(&tomls, text.replace("edu", "tpm")).unwrap();
+        let error = Shape::from_file(&tomls).unwrap_err().to_string();
+        assert!(error.contains("shape.toml") && error.contains("tpm"), "{error}");
+        fs::write(&tomls, text.replace("cores", "coers")).unwrap();
+        let error = Shape::from_file(&tomls).unwrap_err().to_string();
+        assert!(error.contains("coers"), "{error}");
+        assert!(Shape::from_file(&folder.join("none")).is_err());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn shapes_that_make_no_machine_are_refused() {
+        for (change, said) in [
+            ((|s: &mut Shape| s.distances[0][0] = 20) as fn(&mut Shape), "10 to a node itself"),
+            (|s| s.distances[0][1] = 10, "11 to 254"),
+            (|s| s.nodes[1].huge_pages[0].size_kib = 4, "huge pages of node 1"),
+            (|s| s.nodes[0].huge_pages[0].count = 1000, "node 0 has less memory"),
+            (|s| s.nodes[0].devices = vec![Device::Edu; 16], "bus numbers"),
+            (|s| s.cores = 0, "CPUs"),
+            (|s| s.cores = 1000, "255"),
+        ] {
+            let mut shape = Shape::small();
+            change(&mut shape);
+            let error = shape.check().unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
         let mut shape = Shape::small();
         shape.distances.pop();
         assert!(shape.check().is_err());

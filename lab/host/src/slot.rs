@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::{Cache, LabError};
 
-/// Labs at once: each keeps two cores busy and takes some GiB.
-const SLOTS: u32 = 2;
+/// What a lab keeps busy.
+const CORES: usize = 2;
+const MIB: u64 = 6 * 1024;
+const MOST: u64 = 8;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The right to run a lab; dropping it, or dying, gives it back.
@@ -17,12 +19,13 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Waits for one.
+    /// Waits for one. On a small machine there is one in all: who holds a lab must not wait for another.
     pub(crate) fn wait(cache: &Cache) -> Result<Self, LabError> {
         let folder = cache.root().join("slots");
         fs::create_dir_all(&folder).map_err(LabError::file("make the folder", &folder))?;
+        let slots = slots();
         loop {
-            for number in 0..SLOTS {
+            for number in 0..slots {
                 let path = folder.join(number.to_string());
                 let lock = OpenOptions::new()
                     .write(true)
@@ -36,5 +39,31 @@ impl Slot {
             }
             thread::sleep(LOOK);
         }
+    }
+}
+
+/// As many as cores and memory of this machine allow, and at least one.
+fn slots() -> u64 {
+    let cores = thread::available_parallelism().map_or(1, usize::from) / CORES;
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib =
+        memory.lines().find_map(|l| l.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
+    allowed(u64::try_from(cores).unwrap_or(MOST), kib.unwrap_or(0) / 1024)
+}
+
+fn allowed(cores: u64, mib: u64) -> u64 {
+    cores.min(mib / MIB).clamp(1, MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labs_at_once_follow_cores_and_memory() {
+        assert_eq!(allowed(1, 24 << 10), 1);
+        assert_eq!(allowed(8, 24 << 10), 4);
+        assert_eq!(allowed(0, 1 << 10), 1);
+        assert_eq!(allowed(128, 1 << 20), MOST);
     }
 }
