@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use pinion_lab::{Cache, Files, Kernel, Lab, Shape, guest_initrd};
 
+use crate::lab::stream;
 use crate::setup;
 use crate::workspace::{cargo, output, root, target};
 
@@ -61,8 +62,7 @@ pub(crate) fn demo() -> Result<()> {
     println!("the host is up after {:.0} s", lab.boot_time().as_secs_f32());
     for (title, script) in SCENES {
         println!("\n━━━ {title}\n");
-        let done = lab.sh(script, Duration::from_secs(150))?;
-        print!("{}{}", done.text(), done.error_text());
+        let done = stream(&lab, &["sh", "-c", script], Duration::from_secs(150))?;
         if !done.success() {
             bail!("that ended with exit code {:?}", done.code);
         }

@@ -33,31 +33,34 @@ pub(crate) fn fuzz(steps: &mut Steps, seconds: u32, only: Option<&str>) {
     if !built {
         return;
     }
-    let results = Mutex::new(Vec::new());
+    let repeat = format!("cargo xtask fuzz --seconds {seconds}");
+    steps.step(&format!("fuzzing, {seconds} s each"), &repeat, || Ok(all(names, seconds)));
+}
+
+/// Runs the targets, as many at a time as there are processors.
+fn all(names: Vec<String>, seconds: u32) -> Tally {
+    let tally = Mutex::new(Tally::default());
     let queue = Mutex::new(names.into_iter());
     let workers = thread::available_parallelism().map_or(1, usize::from);
-    println!("each target runs for {seconds} s, {workers} at a time");
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some(name) = next else { return };
+                while let Some(name) = next() {
                     let result = run(&name, seconds);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((name, result));
+                    let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                    tally.add(if result.is_ok() { Tally::PASSED } else { Tally::FAILED });
+                    match result {
+                        Ok(statistics) => println!("{statistics}"),
+                        Err(error) => println!(
+                            "{error:#}\nrepeat with: cargo xtask fuzz --seconds {seconds} --target {name}"
+                        ),
+                    }
                 }
             });
         }
     });
-    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.sort_by(|a, b| a.0.cmp(&b.0));
-    for (name, result) in results {
-        let repeat = format!("cargo xtask fuzz --seconds {seconds} --target {name}");
-        steps.step(&format!("fuzz {name}"), &repeat, || {
-            println!("{}", result?);
-            Ok(Tally::PASSED)
-        });
-    }
+    tally.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn folder() -> PathBuf {

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::Context;
 
 use crate::step::{Steps, Tally};
-use crate::workspace::{Metadata, cargo, root, show};
+use crate::workspace::{Metadata, Package, cargo, root, show};
 use crate::{fuzz, lint, setup};
 
 /// Seconds for each fuzz target within the suite.
@@ -29,6 +29,8 @@ pub(crate) fn suite() -> ExitCode {
             return steps.end();
         }
     };
+    // Tests in the lab run programs of other packages, which `cargo test` alone does not build.
+    lint::run(&mut steps, "build", &["build", "--workspace", "--locked"]);
     let mut words = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
     words.extend(in_lab.iter().flat_map(|p| ["--exclude", p.as_str()]));
     step(&mut steps, "tests", &words);
@@ -39,10 +41,13 @@ pub(crate) fn suite() -> ExitCode {
     steps.end()
 }
 
-/// Packages whose tests boot lab hosts.
+/// Packages whose tests boot lab hosts: the lab itself, and those that use it in tests only.
 fn packages_of_the_lab() -> anyhow::Result<Vec<String>> {
     let metadata = Metadata::read(None)?;
-    let lab = metadata.members().filter(|p| p.folder().starts_with("lab"));
+    let uses_it = |p: &Package| {
+        p.dependencies.iter().any(|d| d.name == "pinion-lab" && d.kind.as_deref() == Some("dev"))
+    };
+    let lab = metadata.members().filter(|p| p.folder().starts_with("lab") || uses_it(p));
     Ok(lab.map(|p| p.name.clone()).collect())
 }
 
@@ -123,6 +128,12 @@ fn counts(result: &str) -> Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packages_that_boot_labs_are_known() {
+        let packages = packages_of_the_lab().unwrap();
+        assert!(packages.iter().any(|p| p == "pinion-lab") && !packages.iter().any(|p| p == "xtask"));
+    }
 
     #[test]
     fn results_are_counted() {

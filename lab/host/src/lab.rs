@@ -14,6 +14,7 @@ use pinion_lab_agent::{Answer, Outcome, Request, Stream, What, receive, send};
 
 use crate::debian::{busybox, output};
 use crate::initramfs::{Tree, append};
+use crate::kept;
 use crate::qemu::{self, Places};
 use crate::slot::Slot;
 use crate::{Cache, Files, Kernel, LabError, Shape};
@@ -99,8 +100,7 @@ impl Lab {
         let cache = Cache::of_user();
         let slot = Slot::wait(&cache)?;
         let began = Instant::now();
-        let folder = target().join("lab").join(format!("{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).map_err(LabError::file("make the folder", &folder))?;
+        let folder = kept::folder(&target().join("lab"), name)?;
         let kernel = Kernel::of_debian(&cache)?;
         let initramfs = folder.join("initramfs");
         pack(shape, files, &kernel, &cache, &folder, &initramfs)?;
@@ -195,6 +195,25 @@ impl Lab {
         }
     }
 
+    /// Powers it off, and waits until it is.
+    ///
+    /// # Errors
+    /// When it does not answer, or is still on after `limit`.
+    pub fn power_off(mut self, limit: Duration) -> Result<(), LabError> {
+        let console = self.console();
+        let lost = |source| LabError::Agent { console: console.clone(), source };
+        let stream = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
+        send(&mut stream.0, &Request { id: stream.1 + 1, what: What::PowerOff }, &[]).map_err(&lost)?;
+        let end = Instant::now() + limit;
+        while self.qemu.try_wait().map_err(&lost)?.is_none() {
+            if Instant::now() >= end {
+                return Err(lost(io::ErrorKind::TimedOut.into()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     fn refused(what: &str, outcome: Outcome) -> LabError {
         let reason = match outcome {
             Outcome::Failed(reason) => reason,
@@ -245,7 +264,7 @@ impl Drop for Lab {
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
         if std::thread::panicking() {
-            let _ = fs::remove_file(self.folder.join("initramfs"));
+            kept::strip(&self.folder);
             eprintln!("the lab's console and journal are kept in {}", self.folder.display());
         } else {
             let _ = fs::remove_dir_all(&self.folder);

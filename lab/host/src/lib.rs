@@ -22,6 +22,7 @@ mod error;
 mod files;
 mod guest;
 mod initramfs;
+mod kept;
 mod lab;
 mod qemu;
 mod shape;
