@@ -43,24 +43,6 @@ impl Files {
         Ok(self)
     }
 
-    /// Adds this machine's QEMU with the firmware of its small machines, to compare with inside the lab:
-    /// `qemu-system-x86_64 -L /usr/share/qemu`.
-    ///
-    /// # Errors
-    /// When it is not installed.
-    pub fn with_qemu(self) -> Result<Self, LabError> {
-        let program = Path::new("/usr/bin/qemu-system-x86_64");
-        let mut files = self.with_program(program, program)?;
-        let places = ["/usr/share/qemu", "/usr/share/seabios"];
-        for name in ["bios-microvm.bin", "qboot.rom", "linuxboot_dma.bin", "kvmvapic.bin", "bios-256k.bin"] {
-            let found = places.iter().map(|p| Path::new(p).join(name)).find(|p| p.is_file());
-            if let Some(file) = found {
-                files = files.with(Path::new("/usr/share/qemu").join(name), file);
-            }
-        }
-        Ok(files)
-    }
-
     /// Place and file of each.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Path, &Path)> {
         self.files.iter().map(|(place, file)| (place.as_path(), file.as_path()))
