@@ -8,9 +8,12 @@ use crate::PowerSignals;
 
 /// Command that pulses the processor's reset line.
 const PULSE_RESET: u8 = 0xfe;
+/// All ones but "input buffer full".
+const STATUS: u8 = !(1 << 1);
 
-/// The command port of an i8042 (0x64). There is no controller: its status reads as all ones,
-/// so that Linux gives up looking at once.
+/// The command port of an i8042 (0x64). There is no controller: its status says that there is always
+/// more to read, so that Linux gives up looking at once, and that it takes commands, so that who
+/// resets by it does not wait.
 #[derive(Debug)]
 pub struct Keyboard(Arc<dyn PowerSignals>);
 
@@ -27,7 +30,7 @@ impl Keyboard {
 
 impl BusDevice for Keyboard {
     fn read(&mut self, _offset: u64, data: &mut [u8]) {
-        data.fill(0xff);
+        data.fill(STATUS);
     }
 
     fn write(&mut self, _offset: u64, data: &[u8]) {
@@ -77,7 +80,7 @@ mod tests {
     fn there_is_no_controller_and_timer_2_has_always_fired() {
         let mut byte = [0];
         Keyboard::new(Arc::new(Asked::default())).read(0, &mut byte);
-        assert_eq!(byte, [0xff]);
+        assert_eq!(byte, [0xfd]);
         SystemControl.read(0, &mut byte);
         assert_eq!(byte, [0x20]);
     }

@@ -1,6 +1,7 @@
 //! One anonymous mapping of this process: mapped, bound, populated.
 
 use std::io;
+use std::thread::Builder;
 
 use vm_memory::MmapRegion;
 
@@ -9,6 +10,8 @@ use crate::bind;
 const BASE_PAGE: u64 = 4096;
 /// Bytes that one thread populates, at least: less is not worth a thread.
 const SHARE: u64 = 64 << 20;
+/// Stack of a thread that populates, bytes.
+const WORKER_STACK: usize = 64 << 10;
 
 /// Why memory of the host could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -128,10 +131,13 @@ fn populate(base: usize, len: usize, page_size: u64) -> io::Result<()> {
     }
     let part = |start: usize, len| bind::advise(start as *mut libc::c_void, len, bind::MADV_POPULATE_WRITE);
     std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            parts.iter().map(|&(start, len)| scope.spawn(move || part(start, len))).collect();
+        // Their stacks are small: libc keeps them for later, and locked memory holds what it keeps.
+        let start = |&(at, len): &(usize, usize)| {
+            Builder::new().stack_size(WORKER_STACK).spawn_scoped(scope, move || part(at, len))
+        };
+        let workers: Vec<_> = parts.iter().map(start).collect();
         workers.into_iter().try_for_each(|w| {
-            w.join().unwrap_or_else(|_| Err(io::Error::other("the populating thread died")))
+            w?.join().unwrap_or_else(|_| Err(io::Error::other("the populating thread died")))
         })
     })
 }
