@@ -1,14 +1,16 @@
 //! The terminal's end of the serial console.
 //!
-//! Owned by the session, on its thread. A terminal is put into raw mode so that the guest gets each
-//! key, and is put back however the session ends. Ctrl-] asks for the guest's end.
+//! Owned by the session, on its thread, which must never wait for the guest here. A terminal is put
+//! into raw mode so that the guest gets each key, and is put back however the session ends. Ctrl-]
+//! asks for the guest's end.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::fcntl::OFlag;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use nix::unistd::pipe;
+use nix::unistd::pipe2;
 use vmm_machine::ConsoleConfig;
 
 use crate::spec::ConsoleMode;
@@ -27,32 +29,78 @@ pub(crate) enum Typed {
     Closed,
 }
 
+/// The mode that a terminal was in; dropping it puts the terminal back.
+///
+/// Whoever starts a launcher with an attached console keeps one too: a launcher that is killed
+/// cannot put anything back.
+#[derive(Debug)]
+pub struct TerminalMode {
+    terminal: File,
+    before: Termios,
+}
+
+impl TerminalMode {
+    /// Remembers the mode of standard input; `None` where that is no terminal.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn of_standard_input() -> io::Result<Option<Self>> {
+        let input = io::stdin();
+        if !input.is_terminal() {
+            return Ok(None);
+        }
+        Self::of(input.as_fd().try_clone_to_owned()?.into()).map(Some)
+    }
+
+    fn of(terminal: File) -> io::Result<Self> {
+        let before = tcgetattr(&terminal)?;
+        Ok(Self { terminal, before })
+    }
+
+    fn set_raw(&self) -> io::Result<()> {
+        let mut raw = self.before.clone();
+        cfmakeraw(&mut raw);
+        Ok(tcsetattr(&self.terminal, SetArg::TCSADRAIN, &raw)?)
+    }
+}
+
+impl Drop for TerminalMode {
+    fn drop(&mut self) {
+        // A terminal that has gone needs nothing put back.
+        let _ = tcsetattr(&self.terminal, SetArg::TCSADRAIN, &self.before);
+    }
+}
+
 /// The terminal.
 #[derive(Debug)]
 pub(crate) struct Console {
     input: Option<File>,
     guest: Option<File>,
-    before: Option<Termios>,
+    terminal: Option<TerminalMode>,
 }
 
 impl Console {
-    /// The guest's end goes into the answer's second half.
+    /// The guest's end goes into the answer's second half. Output goes to standard output, unless
+    /// nobody is attached and `log` is off.
     pub(crate) fn open(mode: ConsoleMode, log: bool) -> io::Result<(Self, ConsoleConfig)> {
-        let output = if log { Some(io::stdout().as_fd().try_clone_to_owned()?) } else { None };
-        if mode == ConsoleMode::Log {
-            let nothing = Self { input: None, guest: None, before: None };
+        let attached = mode == ConsoleMode::Attached;
+        let output = if log || attached { Some(io::stdout().as_fd().try_clone_to_owned()?) } else { None };
+        if !attached {
+            let nothing = Self { input: None, guest: None, terminal: None };
             return Ok((nothing, ConsoleConfig { output, input: None }));
         }
-        let (reader, writer): (OwnedFd, OwnedFd) = pipe()?;
-        let input: File = io::stdin().as_fd().try_clone_to_owned()?.into();
-        let before = tcgetattr(&input).ok();
-        if let Some(before) = &before {
-            let mut raw = before.clone();
-            cfmakeraw(&mut raw);
-            tcsetattr(&input, SetArg::TCSADRAIN, &raw)?;
+        let terminal = TerminalMode::of_standard_input()?;
+        if let Some(terminal) = &terminal {
+            terminal.set_raw()?;
         }
-        let console = Self { input: Some(input), guest: Some(writer.into()), before };
+        let (console, reader) = Self::between(io::stdin().as_fd().try_clone_to_owned()?, terminal)?;
         Ok((console, ConsoleConfig { output, input: Some(reader) }))
+    }
+
+    fn between(input: OwnedFd, terminal: Option<TerminalMode>) -> io::Result<(Self, OwnedFd)> {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let console = Self { input: Some(input.into()), guest: Some(writer.into()), terminal };
+        Ok((console, reader))
     }
 
     /// Readable when something was typed; `None` where nobody types.
@@ -60,7 +108,8 @@ impl Console {
         self.input.as_ref().map(AsFd::as_fd)
     }
 
-    /// Passes on what was typed.
+    /// Passes on what was typed. What a guest that does not read has no room for is lost, as on a
+    /// serial line.
     pub(crate) fn typed(&mut self) -> Typed {
         let mut keys = [0; 256];
         let read = self.input.as_mut().map_or(Ok(0), |f| f.read(&mut keys));
@@ -69,19 +118,60 @@ impl Console {
             (self.input, self.guest) = (None, None);
             return Typed::Closed;
         }
-        if keys.contains(&ESCAPE) && self.before.is_some() {
-            return Typed::Escape;
-        }
-        // The guest has ended if this fails.
-        let _ = self.guest.as_mut().map(|g| g.write_all(keys));
-        Typed::Keys
+        let escape = keys.iter().position(|&k| k == ESCAPE).filter(|_| self.terminal.is_some());
+        let passed = keys.get(..escape.unwrap_or(keys.len())).unwrap_or_default();
+        let _ = self.guest.as_mut().map(|g| g.write_all(passed));
+        if escape.is_some() { Typed::Escape } else { Typed::Keys }
     }
 }
 
-impl Drop for Console {
-    fn drop(&mut self) {
-        if let (Some(before), Some(input)) = (&self.before, &self.input) {
-            let _ = tcsetattr(input, SetArg::TCSADRAIN, before);
+#[cfg(test)]
+mod tests {
+    use nix::pty::openpty;
+    use nix::sys::termios::LocalFlags;
+
+    use super::*;
+
+    #[test]
+    fn keys_reach_the_guest_and_the_end_of_input_is_told() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let (mut console, guest) = Console::between(reader, None).unwrap();
+        File::from(writer).write_all(b"ls\x1d\n").unwrap();
+        assert_eq!(console.typed(), Typed::Keys);
+        let mut keys = [0; 8];
+        assert_eq!(
+            File::from(guest).read(&mut keys).unwrap(),
+            4,
+            "Ctrl-] is a key where there is no terminal"
+        );
+        assert_eq!(console.typed(), Typed::Closed);
+        assert!(console.input().is_none());
+    }
+
+    #[test]
+    fn a_guest_that_does_not_read_does_not_hold_up_the_session() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let (mut console, _guest) = Console::between(reader, None).unwrap();
+        let mut writer = File::from(writer);
+        for _ in 0..1024 {
+            writer.write_all(&[b'x'; 256]).unwrap();
+            assert_eq!(console.typed(), Typed::Keys);
         }
+    }
+
+    #[test]
+    fn a_terminal_is_raw_meanwhile_ends_the_guest_with_its_escape_and_is_put_back() {
+        let pty = openpty(None, None).unwrap();
+        let is_raw = |fd: &OwnedFd| !tcgetattr(fd).unwrap().local_flags.contains(LocalFlags::ICANON);
+        let terminal = TerminalMode::of(pty.slave.try_clone().unwrap().into()).unwrap();
+        terminal.set_raw().unwrap();
+        let (mut console, guest) = Console::between(pty.slave.try_clone().unwrap(), Some(terminal)).unwrap();
+        assert!(is_raw(&pty.slave));
+        File::from(pty.master.try_clone().unwrap()).write_all(b"a\x1db").unwrap();
+        assert_eq!(console.typed(), Typed::Escape);
+        let mut keys = [0; 8];
+        assert_eq!(File::from(guest).read(&mut keys).unwrap(), 1);
+        drop(console);
+        assert!(!is_raw(&pty.slave));
     }
 }

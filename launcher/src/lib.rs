@@ -15,9 +15,12 @@ pub mod metrics;
 mod monitor;
 mod native;
 mod nocloud;
+mod sandbox;
 mod session;
 mod spec;
+mod trouble;
 
+pub use console::TerminalMode;
 pub use end::End;
 pub use event::{Event, Events};
 pub use guest::{Guest, GuestError};

@@ -11,7 +11,7 @@ use pinion_planner::Placement;
 use procfs::process::Process;
 
 use crate::backend::RunningGuest;
-use crate::certificate::{Auditor, Certificate, Subjects, observe_threads};
+use crate::certificate::{Auditor, Certificate, Role, Subjects, observe_threads};
 use crate::metrics::{GuestPhase, Identity, ProcessUsage, Snapshot, expose};
 
 /// Memory in pages of this size is part of the process's resident memory; huge pages are not.
@@ -102,21 +102,35 @@ impl Monitor {
                     observe_threads(subjects).threads.into_iter().filter_map(|(_, _, facts)| facts).collect();
             }
             inner.snapshot.process = usage(inner.base_page_bytes);
-            inner.snapshot.block_wait = BTreeMap::new();
+            inner.snapshot.block_wait = inner.subjects.as_ref().map(block_wait).unwrap_or_default();
             inner.snapshot.clone()
         };
         expose(&snapshot).ok()
     }
 }
 
+/// Time that each vCPU's thread waited for block I/O; the kernel counts it where
+/// `kernel.task_delayacct` is on.
+fn block_wait(subjects: &Subjects) -> BTreeMap<u32, Duration> {
+    let Ok(process) = Process::myself() else { return BTreeMap::new() };
+    let vcpus = subjects.threads.iter().filter_map(|(role, tid)| match role {
+        Role::Vcpu(id) => Some((*id, *tid)),
+        _ => None,
+    });
+    let wait = |tid| process.task_from_tid(tid).and_then(|t| t.stat()).ok()?.delayacct_blkio_ticks;
+    vcpus.filter_map(|(id, tid)| Some((id, from_ticks(wait(tid)?)))).collect()
+}
+
+fn from_ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks.saturating_mul(1000) / procfs::ticks_per_second().max(1))
+}
+
 /// CPU time and memory of this process.
 fn usage(base_page_bytes: u64) -> ProcessUsage {
     let Ok(stat) = Process::myself().and_then(|p| p.stat()) else { return ProcessUsage::default() };
-    let ticks = procfs::ticks_per_second().max(1);
-    let time = |t: u64| Duration::from_millis(t.saturating_mul(1000) / ticks);
     ProcessUsage {
-        user: time(stat.utime),
-        system: time(stat.stime),
+        user: from_ticks(stat.utime),
+        system: from_ticks(stat.stime),
         resident_bytes: stat.rss.saturating_mul(procfs::page_size()),
         resident_guest_bytes: base_page_bytes,
     }

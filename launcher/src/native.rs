@@ -70,9 +70,7 @@ impl Repair for OwnThreads {
 
     fn set_scheduling(&self, tid: i32, scheduling: Scheduling) -> io::Result<()> {
         if scheduling == Scheduling::OTHER {
-            return Err(io::Error::other(
-                "a thread that became real-time is left so: whoever did that had a reason",
-            ));
+            return vmm_host::set_ordinary(tid).map_err(io::Error::other);
         }
         let priority = i32::try_from(scheduling.priority).unwrap_or(1);
         vmm_host::set_fifo(tid, priority).map_err(io::Error::other)

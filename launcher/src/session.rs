@@ -2,6 +2,9 @@
 //!
 //! Runs on the launcher's main thread, which lives on housekeeping CPUs like every thread that is
 //! neither a vCPU nor an I/O thread.
+//!
+//! SIGTERM, SIGINT and SIGHUP press the guest's power button, and force its end when they come again;
+//! SIGUSR1 has everything checked at once.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,10 +24,14 @@ use crate::event::{Event, Events};
 use crate::guest::{Guest, numbers};
 use crate::metrics::{Endpoint, GuestPhase};
 use crate::monitor::Monitor;
+use crate::sandbox;
 use crate::spec::LaunchSpec;
+use crate::trouble::Trouble;
 
 /// Every so many checks, pages are counted again: that costs more than looking at threads.
 const MEMORY_EVERY: u64 = 12;
+/// Asks for a check of everything at once.
+const CHECK_NOW: Signal = Signal::SIGUSR1;
 
 /// Why a session could not begin, as opposed to how its guest ended.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +53,9 @@ pub enum SessionError {
     /// The guest cannot be set up.
     #[error("Cannot set up the guest")]
     Guest(#[from] crate::guest::GuestError),
+    /// Privileges cannot be given up.
+    #[error("Cannot give up privileges that the guest does not need")]
+    Privileges(#[from] caps::errors::CapsError),
 }
 
 /// One guest.
@@ -70,6 +80,7 @@ impl Session {
     /// 1. This thread goes to the emulator's CPUs: every thread it starts is born there or on its own.
     /// 2. Signals are blocked and read from a descriptor: none can come between two steps.
     /// 3. Everything the guest needs is opened. What is missing ends the session here.
+    ///    Then privileges that only opening needs go, before a thread of the guest could inherit them.
     /// 4. *Arm*: threads on their CPUs, pages on their nodes, the kernel loaded; nothing runs.
     /// 5. *Verify*: all of it is read back from the kernel. What drifted ends the session here.
     /// 6. *Run*: only now does a vCPU execute its first instruction.
@@ -95,6 +106,7 @@ impl Session {
         let (console, wiring) = Console::open(self.spec.console, log)
             .map_err(|source| SessionError::Process { action: "open the console", source })?;
         let guest = Guest::open(&self.spec.instance, &self.spec.placement, wiring)?;
+        sandbox::give_up_privileges(&self.spec)?;
         let (monitor, events) = (self.monitor.clone(), &mut self.events);
         let mut progress = |phase: &'static str, took: Duration| {
             monitor.started(phase, took);
@@ -134,7 +146,8 @@ impl Session {
         self.monitor.runs(Some(Arc::clone(&guest)));
         self.monitor.reached(GuestPhase::Running);
         self.events.tell(&Event::Running);
-        let mut watch = Watch { guest, auditor, repair, last: certificate, console, deadline: None };
+        let trouble = Trouble::default();
+        let mut watch = Watch { guest, auditor, repair, last: certificate, console, trouble, deadline: None };
         self.watch(&mut watch, signals)
     }
 
@@ -144,13 +157,18 @@ impl Session {
         let (mut next, mut checks) = (Instant::now() + interval, 0u64);
         loop {
             if let Some(end) = watch.guest.end() {
+                self.tell_trouble(watch);
                 return how(end);
             }
             let wake = watch.deadline.map_or(next, |d| d.min(next));
             let ready = wait(watch, signals, wake);
             if ready.signal {
-                while let Ok(Some(_)) = signals.read_signal() {
-                    self.ask_to_end(watch);
+                while let Ok(Some(signal)) = signals.read_signal() {
+                    if signal.ssi_signo == CHECK_NOW as u32 {
+                        self.audit(watch, Depth::Everything);
+                    } else {
+                        self.ask_to_end(watch);
+                    }
                 }
             }
             if ready.typed && watch.console.typed() == Typed::Escape {
@@ -202,6 +220,13 @@ impl Session {
         }
         self.publish(&checked.certificate, &watch.auditor);
         watch.last = checked.certificate;
+        self.tell_trouble(watch);
+    }
+
+    fn tell_trouble(&mut self, watch: &mut Watch) {
+        for what in watch.trouble.news(&watch.guest.stats().disks) {
+            self.events.tell(&Event::Warning { what });
+        }
     }
 
     fn publish(&mut self, certificate: &Certificate, auditor: &Auditor) {
@@ -220,6 +245,7 @@ struct Watch {
     repair: Box<dyn Repair>,
     last: Certificate,
     console: Console,
+    trouble: Trouble,
     /// When force follows the power button.
     deadline: Option<Instant>,
 }
@@ -265,7 +291,7 @@ fn wait(watch: &Watch, signals: &SignalFd, until: Instant) -> Ready {
 fn signals() -> Result<SignalFd, SessionError> {
     let failed = |e: Errno| SessionError::Process { action: "take over signals", source: e.into() };
     let mut set = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, CHECK_NOW] {
         set.add(signal);
     }
     set.thread_block().map_err(failed)?;

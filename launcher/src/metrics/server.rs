@@ -101,6 +101,8 @@ fn serve(
     render: Arc<Render>,
     stopped: oneshot::Receiver<Infallible>,
 ) {
+    // Where the kernel refuses, it serves with the privileges that it was born with.
+    let _ = crate::sandbox::give_up_all_privileges();
     let tasks = tokio::task::LocalSet::new();
     runtime.block_on(tasks.run_until(async move {
         let accepting = tokio::task::spawn_local(accept(listener, render));

@@ -7,6 +7,6 @@ mod schedule;
 mod tap;
 mod thread;
 
-pub use schedule::{ScheduleError, lock_memory, set_fifo};
+pub use schedule::{ScheduleError, lock_memory, set_fifo, set_ordinary};
 pub use tap::{Tap, TapError};
 pub use thread::{PinnedThread, ThreadError, set_affinity, spawn_on};

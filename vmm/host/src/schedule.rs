@@ -19,6 +19,14 @@ pub enum ScheduleError {
         /// From the kernel.
         source: io::Error,
     },
+    /// The ordinary class was refused.
+    #[error("Cannot run thread {tid} as SCHED_OTHER: run as the user whose thread it is")]
+    Ordinary {
+        /// The thread.
+        tid: i32,
+        /// From the kernel.
+        source: io::Error,
+    },
     /// Memory cannot be locked.
     #[error("Cannot lock the guest's memory: run as root, or raise RLIMIT_MEMLOCK (`ulimit -l`) above it")]
     Lock(#[source] io::Error),
@@ -37,6 +45,20 @@ pub fn set_fifo(tid: i32, priority: i32) -> Result<(), ScheduleError> {
         return Ok(());
     }
     Err(ScheduleError::Fifo { tid, priority, source: io::Error::last_os_error() })
+}
+
+/// Runs a thread in the class of every thread that asks for none.
+///
+/// # Errors
+/// [`ScheduleError::Ordinary`].
+pub fn set_ordinary(tid: i32) -> Result<(), ScheduleError> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters outlive the call, which only reads them.
+    let result = unsafe { libc::sched_setscheduler(tid, libc::SCHED_OTHER, &raw const parameters) };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(ScheduleError::Ordinary { tid, source: io::Error::last_os_error() })
 }
 
 /// Keeps all memory of this process, now and later, from being swapped out.

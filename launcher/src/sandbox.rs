@@ -1,0 +1,75 @@
+//! Gives up the privileges that only setting up needs.
+//!
+//! Called by the session once everything is open and before a thread of the guest exists, so that
+//! every one of them inherits what is left. The system call filters of vCPU and I/O threads are the
+//! virtual machine monitor's.
+
+use caps::errors::CapsError;
+use caps::{CapSet, Capability, CapsHashSet};
+
+use crate::spec::LaunchSpec;
+
+/// Keeps what this guest needs while it runs, of what this process has, and nothing else.
+pub(crate) fn give_up_privileges(spec: &LaunchSpec) -> Result<(), CapsError> {
+    let realtime = spec.placement.vcpus.iter().any(|v| v.realtime);
+    let needed = needed(realtime, spec.certificate.is_some());
+    // What a program started by this one would get; none is started.
+    for set in [CapSet::Ambient, CapSet::Inheritable] {
+        restrict(set, &CapsHashSet::new())?;
+    }
+    // Effective first: it must stay inside what is permitted.
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        restrict(set, &needed)?;
+    }
+    Ok(())
+}
+
+/// Gives up every privilege of the calling thread.
+pub(crate) fn give_up_all_privileges() -> Result<(), CapsError> {
+    [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted]
+        .into_iter()
+        .try_for_each(|set| restrict(set, &CapsHashSet::new()))
+}
+
+fn restrict(set: CapSet, to: &CapsHashSet) -> Result<(), CapsError> {
+    let has = caps::read(None, set)?;
+    if has.is_subset(to) {
+        return Ok(());
+    }
+    caps::set(None, set, &has.intersection(to).copied().collect())
+}
+
+fn needed(realtime: bool, certificate: bool) -> CapsHashSet {
+    let mut needed = CapsHashSet::new();
+    if realtime {
+        // To make vCPUs real-time, now and after somebody undid it, and to lock their memory.
+        needed.extend([Capability::CAP_SYS_NICE, Capability::CAP_IPC_LOCK]);
+    }
+    if certificate {
+        // Its folder may be another user's.
+        needed.insert(Capability::CAP_DAC_OVERRIDE);
+    }
+    needed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_keeps_only_what_it_needs() {
+        assert_eq!(needed(false, false), CapsHashSet::new());
+        assert_eq!(needed(true, true).len(), 3);
+    }
+
+    #[test]
+    fn a_thread_gives_up_everything_and_others_keep_theirs() {
+        let before = caps::read(None, CapSet::Permitted).unwrap();
+        let left = std::thread::spawn(|| {
+            give_up_all_privileges().unwrap();
+            caps::read(None, CapSet::Permitted).unwrap()
+        });
+        assert_eq!(left.join().unwrap(), CapsHashSet::new());
+        assert_eq!(caps::read(None, CapSet::Permitted).unwrap(), before);
+    }
+}
