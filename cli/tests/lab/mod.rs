@@ -17,24 +17,32 @@ pub(crate) fn lab(name: &str, shape: &Shape, script: &str) -> Lab {
     guest_initrd(script, &initrd).unwrap();
     let kernel = Kernel::of_debian(&pinion_lab::Cache::of_user()).unwrap();
     let pinion = PathBuf::from(env!("CARGO_BIN_EXE_pinion"));
+    let launcher = launcher(&pinion);
     let files = Files::new()
         .with("/var/lib/pinion/debian/vmlinuz", kernel.image())
         .with("/var/lib/pinion/debian/initrd", &initrd)
         .with_program("/usr/bin/pinion", &stripped(&pinion, folder.path()))
         .unwrap()
-        .with_program(
-            "/usr/bin/pinion-launcher",
-            &stripped(&pinion.with_file_name("pinion-launcher"), folder.path()),
-        )
+        .with_program("/usr/bin/pinion-launcher", &stripped(&launcher, folder.path()))
         .unwrap();
     let lab = Lab::boot(name, shape, &files).unwrap();
     println!("{name}: up in {:?}", lab.boot_time());
     lab
 }
 
+/// The launcher beside `pinion`, built: cargo builds programs of other packages for no test.
+fn launcher(pinion: &Path) -> PathBuf {
+    let target = pinion.parent().and_then(Path::parent).unwrap();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = std::process::Command::new(cargo);
+    build.args(["build", "--quiet", "-p", "pinion-launcher", "--target-dir"]).arg(target);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    assert!(build.status().unwrap().success());
+    pinion.with_file_name("pinion-launcher")
+}
+
 /// A program without its symbols, which would only make the lab slow to boot.
 fn stripped(program: &Path, folder: &Path) -> PathBuf {
-    assert!(program.is_file(), "{program:?} is missing: `cargo build --workspace` makes it");
     let to = folder.join(program.file_name().unwrap());
     let done = std::process::Command::new("strip").arg("-o").arg(&to).arg(program).status().unwrap();
     assert!(done.success());
