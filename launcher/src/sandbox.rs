@@ -4,15 +4,19 @@
 //! every one of them inherits what is left. The system call filters of vCPU and I/O threads are the
 //! virtual machine monitor's.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::unistd::geteuid;
 
 use crate::spec::LaunchSpec;
 
 /// Keeps what this guest needs while it runs, of what this process has, and nothing else.
 pub(crate) fn give_up_privileges(spec: &LaunchSpec) -> Result<(), CapsError> {
     let realtime = spec.placement.vcpus.iter().any(|v| v.realtime);
-    let needed = needed(realtime, spec.certificate.is_some());
+    let needed = needed(realtime, spec.certificate.as_deref().is_some_and(is_elsewhere));
     // What a program started by this one would get; none is started.
     for set in [CapSet::Ambient, CapSet::Inheritable] {
         restrict(set, &CapsHashSet::new())?;
@@ -39,14 +43,19 @@ fn restrict(set: CapSet, to: &CapsHashSet) -> Result<(), CapsError> {
     caps::set(None, set, &has.intersection(to).copied().collect())
 }
 
-fn needed(realtime: bool, certificate: bool) -> CapsHashSet {
+/// Whether a file's folder is another user's, so that writing there takes a privilege.
+fn is_elsewhere(file: &Path) -> bool {
+    let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::metadata(folder).is_ok_and(|m| m.uid() != geteuid().as_raw())
+}
+
+fn needed(realtime: bool, foreign_certificate: bool) -> CapsHashSet {
     let mut needed = CapsHashSet::new();
     if realtime {
         // To make vCPUs real-time, now and after somebody undid it, and to lock their memory.
         needed.extend([Capability::CAP_SYS_NICE, Capability::CAP_IPC_LOCK]);
     }
-    if certificate {
-        // Its folder may be another user's.
+    if foreign_certificate {
         needed.insert(Capability::CAP_DAC_OVERRIDE);
     }
     needed
@@ -60,6 +69,13 @@ mod tests {
     fn a_guest_keeps_only_what_it_needs() {
         assert_eq!(needed(false, false), CapsHashSet::new());
         assert_eq!(needed(true, true).len(), 3);
+    }
+
+    #[test]
+    fn a_certificate_in_a_folder_of_ones_own_takes_no_privilege() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_elsewhere(&folder.path().join("certificate.json")));
+        assert_eq!(is_elsewhere(Path::new("/proc/1/certificate.json")), !geteuid().is_root());
     }
 
     #[test]

@@ -30,6 +30,8 @@ use crate::trouble::Trouble;
 
 /// Every so many checks, pages are counted again: that costs more than looking at threads.
 const MEMORY_EVERY: u64 = 12;
+/// The first check of a guest that runs: its first instructions made what threads the kernel needs.
+const SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// Asks for a check of everything at once.
 const CHECK_NOW: Signal = Signal::SIGUSR1;
 
@@ -154,7 +156,7 @@ impl Session {
     /// Waits for the end, and audits meanwhile.
     fn watch(&mut self, watch: &mut Watch, signals: &SignalFd) -> End {
         let interval = Duration::from_secs(self.spec.audit.interval_seconds.max(1));
-        let (mut next, mut checks) = (Instant::now() + interval, 0u64);
+        let (mut next, mut checks) = (Instant::now() + SETTLED_AFTER.min(interval), 0u64);
         loop {
             if let Some(end) = watch.guest.end() {
                 self.tell_trouble(watch);
@@ -203,6 +205,10 @@ impl Session {
     /// Looks, tells what drifted, and puts back what drifted before: so that a drift is always seen
     /// once as it was.
     fn audit(&mut self, watch: &mut Watch, depth: Depth) {
+        for (name, result) in watch.auditor.settle(&watch.last, watch.repair.as_ref()) {
+            let what = format!("{name}, a thread that the kernel made");
+            self.events.tell(&Event::Repaired { what, failure: result.err().map(|e| e.to_string()) });
+        }
         if self.spec.audit.repair && watch.last.verdict == Verdict::Drifted {
             for repaired in watch.auditor.repair(&watch.last, watch.repair.as_ref()) {
                 let what = format!("{} {:?}", repaired.role.as_str(), repaired.check);

@@ -36,6 +36,7 @@ enum Story {
     IgnoresThePowerButton,
     IsMovedElsewhere,
     DiskIsFull,
+    KernelMakesAThread,
 }
 
 #[derive(Debug)]
@@ -60,6 +61,7 @@ struct FakeGuest {
     ended: EventFd,
     end: Mutex<Option<GuestEnd>>,
     looks: AtomicUsize,
+    made: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Backend for Fake {
@@ -87,15 +89,17 @@ impl Backend for Fake {
             ended: EventFd::new().unwrap(),
             end: Mutex::new(None),
             looks: AtomicUsize::new(0),
+            made: Mutex::new(None),
         }))
     }
 }
 
 impl Drop for FakeGuest {
     fn drop(&mut self) {
-        let (stop, thread) = self.thread.take().unwrap();
-        drop(stop);
-        thread.join().unwrap();
+        for (stop, thread) in self.thread.take().into_iter().chain(self.made.lock().unwrap().take()) {
+            drop(stop);
+            thread.join().unwrap();
+        }
         self.alive.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -133,6 +137,7 @@ impl ArmedGuest for FakeGuest {
             Story::Crashes => self.end_with(GuestEnd::Crashed("triple fault".into())),
             Story::PowersOffWhenAsked | Story::IgnoresThePowerButton => raise(Signal::SIGTERM).unwrap(),
             Story::IsMovedElsewhere => vmm_host::set_affinity(self.tid, &numbers(&one_cpu())).unwrap(),
+            Story::KernelMakesAThread => self.make_thread(),
             Story::DiskIsFull | Story::ArmFails => {}
         }
         Ok(self)
@@ -140,6 +145,19 @@ impl ArmedGuest for FakeGuest {
 }
 
 impl FakeGuest {
+    /// As the kernel does: a thread that nobody asked for, on the vCPU's CPU.
+    fn make_thread(&self) {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let (say, hear) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("worker".into()).spawn(move || {
+            vmm_host::set_affinity(0, &numbers(&one_cpu())).unwrap();
+            say.send(()).unwrap();
+            let _ = stopped.recv();
+        });
+        hear.recv().unwrap();
+        *self.made.lock().unwrap() = Some((stop, thread.unwrap()));
+    }
+
     fn end_with(&self, end: GuestEnd) {
         *self.end.lock().unwrap() = Some(end);
         self.ended.write(1).unwrap();
@@ -164,7 +182,7 @@ impl RunningGuest for FakeGuest {
 
     fn end(&self) -> Option<GuestEnd> {
         // Each look of these stories asks for a check, and the third is the last.
-        if matches!(self.story, Story::IsMovedElsewhere | Story::DiskIsFull) {
+        if matches!(self.story, Story::IsMovedElsewhere | Story::DiskIsFull | Story::KernelMakesAThread) {
             match self.looks.fetch_add(1, Ordering::SeqCst) {
                 0..3 => raise(Signal::SIGUSR1).unwrap(),
                 _ => self.end_with(GuestEnd::PoweredOff),
@@ -342,6 +360,22 @@ fn a_thread_that_is_moved_is_told_as_found_and_put_back_at_the_next_check() {
     let put_back = Event::Repaired { what: "vcpu Cpus".into(), failure: None };
     let at = |event: &Event| told.events.iter().position(|e| e == event);
     assert!(at(&drifted).unwrap() < at(&put_back).unwrap(), "{:?}", told.events);
+    assert_eq!(told.certificate.unwrap().verdict, Verdict::Holds);
+}
+
+#[test]
+fn a_thread_that_the_kernel_makes_is_put_with_the_emulators_and_is_no_drift() {
+    if own_cpus().len() < 2 {
+        println!("skipped: this process has one CPU, so there is nowhere else for a thread to be born");
+        return;
+    }
+    let told = tell(Story::KernelMakesAThread);
+    let settled = told
+        .events
+        .iter()
+        .filter(|e| matches!(e, Event::Repaired { what, failure: None } if what.starts_with("worker")));
+    assert_eq!(settled.count(), 1, "{:?}", told.events);
+    assert!(!told.events.iter().any(|e| matches!(e, Event::Drifted { .. })), "{:?}", told.events);
     assert_eq!(told.certificate.unwrap().verdict, Verdict::Holds);
 }
 

@@ -139,6 +139,21 @@ impl Auditor {
         Checked { certificate, new_drift }
     }
 
+    /// Puts emulator threads that are new since the last certificate where such threads belong, and
+    /// tells their names. The kernel makes some for a guest while it runs (`kvm-nx-lpage-recovery`
+    /// with its first instruction), and they are born on the CPUs of the vCPU that caused them.
+    pub fn settle(&mut self, last: &Certificate, repair: &dyn Repair) -> Vec<(String, io::Result<()>)> {
+        let Some(planned) = self.plan.thread(Role::Emulator) else { return Vec::new() };
+        let mut settled = Vec::new();
+        for (role, tid, facts) in observe_threads(&self.subjects).threads {
+            let Some(facts) = facts.filter(|_| role == Role::Emulator) else { continue };
+            if facts.allowed_cpus != planned.cpus && !last.threads.iter().any(|t| t.tid == tid) {
+                settled.push((facts.name, repair.set_cpus(tid, &planned.cpus)));
+            }
+        }
+        settled
+    }
+
     /// Puts back the threads that the last certificate found elsewhere. The next check
     /// says whether it worked.
     pub fn repair(&mut self, last: &Certificate, repair: &dyn Repair) -> Vec<Repaired> {

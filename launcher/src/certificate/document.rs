@@ -92,7 +92,7 @@ pub struct Item {
     pub observed: String,
     /// Whether the two agree.
     pub verdict: Verdict,
-    /// Why it is `unverifiable`.
+    /// Why it is `unverifiable`, or holds although the two differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -106,6 +106,16 @@ fn a_last_cpu_elsewhere_is_drift_unless_the_thread_has_slept_since() {
 }
 
 #[test]
+fn an_emulator_thread_that_was_moved_and_sleeps_holds_and_says_why() {
+    let mut observation = observation();
+    let facts = observation.threads[2].2.as_mut().unwrap();
+    (facts.last_cpu, facts.runnable) = (CpuId(9), false);
+    let certificate = certify(&plan(), &observation, &memory(&[(1, 32)]));
+    assert_eq!(certificate.verdict, Verdict::Holds);
+    assert!(certificate.items.iter().any(|i| i.observed == "9" && i.reason.is_some()));
+}
+
+#[test]
 fn another_scheduling_class_is_drift() {
     let mut plan = plan();
     plan.threads.get_mut(&Role::Vcpu(0)).unwrap().scheduling = Scheduling::FIFO_1;
