@@ -85,6 +85,8 @@ struct Reading {
     tally: Tally,
     in_failures: bool,
     skipped: u64,
+    /// Whether the test whose output is being read has said so already.
+    said: bool,
 }
 
 impl Reading {
@@ -97,15 +99,17 @@ impl Reading {
             let unable = self.skipped.min(tally.passed);
             tally.passed -= unable;
             tally.skipped += unable;
-            self.skipped = 0;
+            (self.skipped, self.said) = (0, false);
             self.tally.add(tally);
             return tally.failed > 0;
         }
         match line.trim_end() {
             "failures:" => self.in_failures = true,
             "successes:" => self.in_failures = false,
+            other if other.starts_with("---- ") && other.ends_with(" ----") => self.said = false,
             other if other.starts_with("skipped: ") && !self.in_failures => {
-                self.skipped += 1;
+                self.skipped += u64::from(!self.said);
+                self.said = true;
                 return true;
             }
             other if other.starts_with("test ") && other.ends_with("FAILED") => return true,
@@ -151,6 +155,17 @@ mod tests {
         }
         reading.line("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured");
         assert_eq!(reading.tally, Tally { passed: 1, failed: 0, skipped: 1 });
+    }
+
+    #[test]
+    fn a_test_that_says_so_twice_is_skipped_once() {
+        let mut reading = Reading::default();
+        for test in ["a", "b"] {
+            reading.line(&format!("---- {test} stdout ----"));
+            assert!(reading.line("skipped: no KVM here") && reading.line("skipped: no KVM here"));
+        }
+        reading.line("test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured");
+        assert_eq!(reading.tally, Tally { passed: 1, failed: 0, skipped: 2 });
     }
 
     #[test]
