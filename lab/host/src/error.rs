@@ -40,6 +40,16 @@ pub enum LabError {
         /// Where its console went.
         console: PathBuf,
     },
+    /// QEMU went away while the lab came up.
+    #[error("QEMU ended ({status}) before the lab was up; it said {said:?}, and the console is {console:?}")]
+    Ended {
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it printed.
+        said: String,
+        /// Where the lab's console went.
+        console: PathBuf,
+    },
     /// The agent does not answer.
     #[error("The lab's agent does not answer; its console is {console:?}")]
     Agent {

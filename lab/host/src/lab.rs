@@ -5,7 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -91,7 +91,8 @@ impl Output {
 }
 
 impl Lab {
-    /// Boots a lab host with files in it, and waits until it takes commands. Its console and what
+    /// Boots a lab host with files in it, and waits until it takes commands. It dies with the thread that
+    /// boots it. Its console and what
     /// ran on it are kept under `target/lab/NAME` if the calling thread panics.
     ///
     /// # Errors
@@ -374,7 +375,10 @@ fn greeting(listener: &UnixListener, qemu: &mut Child, console: &Path) -> Result
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(lost(e)),
         }
-        if Instant::now() >= end || qemu.try_wait().map_err(lost)?.is_some() {
+        if let Some(status) = qemu.try_wait().map_err(lost)? {
+            return Err(ended(status, console));
+        }
+        if Instant::now() >= end {
             return Err(not_up());
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -384,6 +388,14 @@ fn greeting(listener: &UnixListener, qemu: &mut Child, console: &Path) -> Result
     match receive::<Answer>(&mut stream) {
         Ok((Answer { what: Outcome::Ready, .. }, _)) => Ok(stream),
         Ok(_) => Err(not_up()),
-        Err(_) => Err(not_up()),
+        Err(_) => match qemu.try_wait() {
+            Ok(Some(status)) => Err(ended(status, console)),
+            _ => Err(not_up()),
+        },
     }
+}
+
+fn ended(status: ExitStatus, console: &Path) -> LabError {
+    let said = fs::read_to_string(console.with_file_name("qemu.log")).unwrap_or_default();
+    LabError::Ended { status, said: said.trim().to_owned(), console: console.to_owned() }
 }

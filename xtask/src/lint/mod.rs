@@ -32,6 +32,7 @@ const CHECKS: [(&str, Check); 6] = [
 /// Carries out all checks.
 pub(crate) fn lint(steps: &mut Steps) {
     run(steps, "formatting", &["fmt", "--all", "--check"]);
+    run(steps, "formatting of fuzz targets", &["fmt", "--check", "--manifest-path", "vmm/fuzz/Cargo.toml"]);
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     run(steps, "clippy", &clippy);
     for (name, check) in CHECKS {
