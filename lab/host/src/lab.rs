@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use pinion_lab_agent::{Answer, Outcome, Request, Stream, What, receive, send};
 
-use crate::debian::{busybox, output};
-use crate::initramfs::{Tree, append};
+use crate::image::{pack, target};
+use crate::initramfs::append;
 use crate::kept;
 use crate::qemu::{self, Places};
 use crate::slot::Slot;
@@ -25,26 +25,6 @@ const UP_WITHIN: Duration = Duration::from_secs(120);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// What a file may take, beyond that.
 const TRANSFER: Duration = Duration::from_secs(60);
-/// Modules of the lab host; init loads most of them.
-const MODULES: [&str; 16] = [
-    "virtio_pci",
-    "virtio_console",
-    "kvm-amd",
-    "tun",
-    "bridge",
-    "vfio-pci",
-    "vfio_iommu_type1",
-    "nvme",
-    "vhost_net",
-    "overlay",
-    "veth",
-    "ext4",
-    "loop",
-    "virtio_blk",
-    "virtio_net",
-    "9p",
-];
-
 /// A running lab host.
 #[derive(Debug)]
 pub struct Lab {
@@ -92,8 +72,8 @@ impl Output {
 
 impl Lab {
     /// Boots a lab host with files in it, and waits until it takes commands. It dies with the thread that
-    /// boots it. Its console and what
-    /// ran on it are kept under `target/lab/NAME` if the calling thread panics.
+    /// boots it. Its console and what ran on it are kept under `target/lab` if the thread that drops it
+    /// panics.
     ///
     /// # Errors
     /// [`LabError`].
@@ -271,55 +251,6 @@ impl Drop for Lab {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
-}
-
-fn target() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    workspace.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
-}
-
-fn pack(
-    shape: &Shape,
-    files: &Files,
-    kernel: &Kernel,
-    cache: &Cache,
-    folder: &Path,
-    to: &Path,
-) -> Result<(), LabError> {
-    let tree = Tree::new(folder.join("root"))?;
-    let busybox = busybox(cache)?;
-    tree.busybox(&busybox)?;
-    tree.file(Path::new("/bin/pinion-lab-agent"), &agent()?)?;
-    kernel.install(&MODULES, tree.root(), &busybox)?;
-    let pages: String = (0..)
-        .zip(&shape.nodes)
-        .flat_map(|(id, node)| {
-            node.huge_pages.iter().map(move |p| format!("{id} {} {}\n", p.size_kib, p.count))
-        })
-        .collect();
-    tree.script("/etc/huge-pages", &pages)?;
-    for (place, file) in files.iter() {
-        tree.file(place, file)?;
-    }
-    tree.script("/init", include_str!("init.sh"))?;
-    tree.pack(to)
-}
-
-/// The agent's program, linked statically, built if need be.
-fn agent() -> Result<PathBuf, LabError> {
-    const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-    let folder = target().join("lab-agent");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/Cargo.toml");
-    output(
-        Command::new(cargo)
-            .args(["build", "--quiet", "--release", "--target", TRIPLE, "--manifest-path"])
-            .arg(manifest)
-            .env("CARGO_TARGET_DIR", &folder)
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS"),
-    )?;
-    Ok(folder.join(TRIPLE).join("release/pinion-lab-agent"))
 }
 
 /// Starts QEMU and waits for the agent's greeting. QEMU dies with the thread that started it.

@@ -21,6 +21,7 @@ mod debian;
 mod error;
 mod files;
 mod guest;
+mod image;
 mod initramfs;
 mod kept;
 mod lab;

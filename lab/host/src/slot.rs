@@ -24,6 +24,7 @@ impl Slot {
         let folder = cache.root().join("slots");
         fs::create_dir_all(&folder).map_err(LabError::file("make the folder", &folder))?;
         let slots = slots();
+        let mut told = false;
         loop {
             for number in 0..slots {
                 let path = folder.join(number.to_string());
@@ -36,6 +37,10 @@ impl Slot {
                 if lock.try_lock().is_ok() {
                     return Ok(Self { _lock: lock });
                 }
+            }
+            if !told {
+                eprintln!("waiting for another lab on this machine to end");
+                told = true;
             }
             thread::sleep(LOOK);
         }
