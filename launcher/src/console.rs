@@ -60,6 +60,8 @@ impl TerminalMode {
     fn set_raw(&self) -> io::Result<()> {
         let mut raw = self.before.clone();
         cfmakeraw(&mut raw);
+        // Lines of other programs, such as those about this guest, still begin at the margin.
+        raw.output_flags = self.before.output_flags;
         Ok(tcsetattr(&self.terminal, SetArg::TCSADRAIN, &raw)?)
     }
 }

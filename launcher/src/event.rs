@@ -92,3 +92,43 @@ impl Events {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_is_one_line_with_the_keys_that_others_read() {
+        let lines = [
+            (
+                Event::Phase { phase: "memory".into(), took_ns: 5 },
+                r#"{"event":"phase","phase":"memory","tookNs":5}"#,
+            ),
+            (Event::Armed, r#"{"event":"armed"}"#),
+            (
+                Event::Verified { verdict: Verdict::Holds, items: 3, mismatches: vec![] },
+                r#"{"event":"verified","verdict":"holds","items":3,"mismatches":[]}"#,
+            ),
+            (Event::PowerButton { grace_seconds: 30 }, r#"{"event":"powerButton","graceSeconds":30}"#),
+            (Event::Repaired { what: "a".into(), failure: None }, r#"{"event":"repaired","what":"a"}"#),
+            (Event::Ended { end: End::PoweredOff }, r#"{"event":"ended","how":"poweredOff"}"#),
+            (
+                Event::Ended { end: End::Crashed("triple\nfault".into()) },
+                r#"{"event":"ended","how":"crashed","why":"triple\nfault"}"#,
+            ),
+        ];
+        for (event, line) in lines {
+            assert_eq!(serde_json::to_string(&event).unwrap(), line);
+            assert_eq!(serde_json::from_str::<Event>(line).unwrap(), event);
+        }
+    }
+
+    #[test]
+    fn a_listener_that_has_gone_is_nothing_to_the_guest() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&writer);
+        let mut events = Events::to_descriptor(fd).unwrap();
+        drop((reader, writer));
+        events.tell(&Event::Armed);
+    }
+}

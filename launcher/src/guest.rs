@@ -262,3 +262,6 @@ fn open_net(instance: &VirtualMachineInstance, interface: &Interface) -> Result<
     let mac = given.unwrap_or_else(|| MacAddress::for_interface(&instance.full_name(), name));
     Ok(NetConfig { name: name.clone(), tap: tap.into_fd(), mac: mac.0 })
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,6 +140,9 @@ impl Session {
         if certificate.verdict == Verdict::Drifted {
             return End::NotVerified(certificate.mismatches);
         }
+        if asked_to_end(signals) {
+            return End::Forced;
+        }
         let repair = armed.repair();
         let guest: Arc<dyn RunningGuest> = match armed.run() {
             Ok(guest) => Arc::from(guest),
@@ -302,6 +305,15 @@ fn signals() -> Result<SignalFd, SessionError> {
     }
     set.thread_block().map_err(failed)?;
     SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(failed)
+}
+
+/// Whether a signal asked for the end while the guest was set up: then it is not started.
+fn asked_to_end(signals: &SignalFd) -> bool {
+    let mut asked = false;
+    while let Ok(Some(signal)) = signals.read_signal() {
+        asked |= signal.ssi_signo != CHECK_NOW as u32;
+    }
+    asked
 }
 
 /// An error and all that caused it, outermost first.

@@ -90,3 +90,51 @@ impl LaunchSpec {
         serde_json::from_slice(&text).map_err(SpecError::Damaged)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<LaunchSpec, SpecError> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        LaunchSpec::read(file.as_raw_fd())
+    }
+
+    fn spec() -> serde_json::Value {
+        serde_json::json!({
+            "apiVersion": "pinion.dev/v1alpha1", "kind": "LaunchSpec",
+            "instance": {
+                "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+                "metadata": {"name": "a"}, "spec": {"domain": {"devices": {}}}
+            },
+            "placement": {
+                "name": "default/a", "generation": 1, "vcpus": [], "emulator": {"cpus": [0]},
+                "ioThreads": [], "cells": [], "devices": []
+            },
+            "metrics": "127.0.0.1:9100", "certificate": "/tmp/c.json", "console": "log",
+            "audit": {"intervalSeconds": 5, "repair": true}
+        })
+    }
+
+    #[test]
+    fn a_spec_is_read_from_the_start_and_written_the_same() {
+        let read = read(&spec().to_string()).unwrap();
+        assert_eq!(read.console, ConsoleMode::Log);
+        let again = LaunchSpec::deserialize(serde_json::to_value(&read).unwrap()).unwrap();
+        assert_eq!(again, read);
+    }
+
+    #[test]
+    fn a_field_of_another_version_garbage_and_nothing_are_refused() {
+        let mut newer = spec();
+        newer["colour"] = "red".into();
+        for text in [newer.to_string(), "{".into(), String::new(), "\0\0".into()] {
+            assert!(matches!(read(&text), Err(SpecError::Damaged(_))), "{text}");
+        }
+        assert!(matches!(LaunchSpec::read(-1), Err(SpecError::Read { fd: -1, .. })));
+    }
+}

@@ -1,6 +1,6 @@
 //! The session's order and ends, on a backend that has no guest: a thread stands for the vCPU.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, in its helper functions too")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic, in its helper functions too")]
 
 use std::fs::File;
 use std::io;
@@ -37,6 +37,7 @@ enum Story {
     IsMovedElsewhere,
     DiskIsFull,
     KernelMakesAThread,
+    IsCalledOffWhileArmed,
 }
 
 #[derive(Debug)]
@@ -73,6 +74,9 @@ impl Backend for Fake {
         progress("memory", Duration::from_millis(1));
         if self.story == Story::ArmFails {
             return Err(Box::new(io::Error::other("Cannot open /dev/kvm: is it there?")));
+        }
+        if self.story == Story::IsCalledOffWhileArmed {
+            raise(Signal::SIGTERM).unwrap();
         }
         let (stop, stopped) = mpsc::channel();
         let (say, hear) = mpsc::channel();
@@ -138,6 +142,7 @@ impl ArmedGuest for FakeGuest {
             Story::PowersOffWhenAsked | Story::IgnoresThePowerButton => raise(Signal::SIGTERM).unwrap(),
             Story::IsMovedElsewhere => vmm_host::set_affinity(self.tid, &numbers(&one_cpu())).unwrap(),
             Story::KernelMakesAThread => self.make_thread(),
+            Story::IsCalledOffWhileArmed => panic!("it was let go"),
             Story::DiskIsFull | Story::ArmFails => {}
         }
         Ok(self)
@@ -334,6 +339,13 @@ fn a_signal_presses_the_power_button() {
 }
 
 #[test]
+fn a_signal_while_it_is_set_up_ends_it_before_its_first_instruction() {
+    let told = tell(Story::IsCalledOffWhileArmed);
+    assert_eq!(told.end, End::Forced);
+    assert!(!told.events.contains(&Event::Running));
+}
+
+#[test]
 fn a_second_signal_forces() {
     let told = tell(Story::IgnoresThePowerButton);
     assert_eq!((told.end.clone(), told.end.code()), (End::Forced, 10));
@@ -388,7 +400,8 @@ fn a_moved_thread_is_left_where_repair_is_off() {
     let told = tell_with(Story::IsMovedElsewhere, |_, spec| spec.audit.repair = false);
     assert!(!told.events.iter().any(|e| matches!(e, Event::Repaired { .. })));
     let certificate = told.certificate.unwrap();
-    assert_eq!((certificate.verdict, certificate.sequence), (Verdict::Drifted, 4));
+    assert_eq!(certificate.verdict, Verdict::Drifted);
+    assert!(certificate.sequence >= 4, "each signal has it checked");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, pipe};
-use pinion_launcher::{ConsoleMode, Event, LaunchSpec};
+use pinion_launcher::{ConsoleMode, Event, LaunchSpec, TerminalMode};
 use pinion_node_agent::Reservation;
 
 use super::{Placed, report};
@@ -46,6 +46,8 @@ pub(super) struct Launcher {
     events: Option<File>,
     unread: Vec<u8>,
     reservation: Option<Reservation>,
+    /// Put back when this goes: a launcher that is killed cannot.
+    _terminal: Option<TerminalMode>,
 }
 
 /// Starts a launcher for each VM.
@@ -85,6 +87,10 @@ fn start(guest: Placed) -> Result<Launcher, Failure> {
             FdMapping { parent_fd: to_events, child_fd: EVENT_FD },
         ])
         .map_err(|e| hand_over(io::Error::other(e)))?;
+    let terminal = match spec.console {
+        ConsoleMode::Attached => TerminalMode::of_standard_input().map_err(hand_over)?,
+        ConsoleMode::Log => None,
+    };
     let process = command.spawn().map_err(|e| Failure::failed(StartError::Start(program, e)))?;
     // The command holds the other end of the pipe, whose end says that the launcher is gone.
     drop(command);
@@ -95,6 +101,7 @@ fn start(guest: Placed) -> Result<Launcher, Failure> {
         events: Some(events.into()),
         unread: Vec::new(),
         reservation: None,
+        _terminal: terminal,
     };
     if let Err(e) = reservation.transfer(pid) {
         launcher.end_now();
