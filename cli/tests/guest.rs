@@ -5,7 +5,7 @@
 
 mod lab;
 
-use lab::{LONG, QUICK, both, lab, must};
+use lab::{LONG, QUICK, both, must, on_lab, sh};
 use pinion_lab::{Lab, Shape};
 use serde_json::Value;
 
@@ -76,7 +76,7 @@ fn start(lab: &Lab) {
     must(lab, run, QUICK);
     let wait = "for i in $(seq 1400); do grep -q WAITING /console && exit 0; kill -0 $(cat /pid) || break; \
         sleep 0.1; done; cat /console /log; exit 1";
-    let output = lab.sh(wait, LONG).unwrap();
+    let output = sh(lab, wait, LONG);
     assert!(output.success(), "{}", both(&output));
 }
 
@@ -90,14 +90,15 @@ fn lines<'a>(text: &'a str, kind: &str) -> Vec<&'a str> {
 
 #[test]
 fn a_guest_is_what_its_spec_says_from_inside_and_where_its_plan_says_from_outside() {
-    let lab = lab("guest", &Shape::two_socket(), SCRIPT);
-    start(&lab);
-    let plan = json(&must(&lab, "pinion plan /vm.yaml -o json --ledger /none", QUICK));
-    inside(&must(&lab, "cat /console", QUICK), &plan);
-    outside(&lab);
-    metrics(&lab);
-    moved_thread(&lab);
-    end(&lab);
+    on_lab("guest", &Shape::two_socket(), SCRIPT, |lab| {
+        start(lab);
+        let plan = json(&must(lab, "pinion plan /vm.yaml -o json --ledger /none", QUICK));
+        inside(&must(lab, "cat /console", QUICK), &plan);
+        outside(lab);
+        metrics(lab);
+        moved_thread(lab);
+        end(lab);
+    });
 }
 
 /// Topology, distances, disks, seed, network and random numbers as the guest sees them.
@@ -158,7 +159,7 @@ fn outside(lab: &Lab) {
     }
     let ledger = json(&must(lab, "cat /run/pinion/ledger.json", QUICK));
     assert_eq!(ledger["holdings"][0]["owner"], "default/two-cells", "{ledger:#}");
-    let second = lab.sh("sed s/two-cells/second/ /vm.yaml | pinion plan - ", QUICK).unwrap();
+    let second = sh(lab, "sed s/two-cells/second/ /vm.yaml | pinion plan - ", QUICK);
     assert_eq!(second.code, Some(3), "{}", both(&second));
     assert!(second.text().contains("default/two-cells"), "{}", both(&second));
 }
@@ -197,7 +198,7 @@ fn end(lab: &Lab) {
     let end = "(echo | nc -l -p 99 &) ; for i in $(seq 600); do kill -0 $(cat /pid) 2>/dev/null || break; sleep 0.1; done; \
         tail -1 /log; cat /sys/devices/system/node/node*/hugepages/hugepages-2048kB/free_hugepages; \
         grep -c owner /run/pinion/ledger.json; pidof pinion pinion-launcher | wc -w";
-    let output = lab.sh(end, LONG).unwrap().text();
+    let output = sh(lab, end, LONG).text();
     let expected = "default/two-cells: the guest powered off\n256\n256\n256\n256\n0\n0\n";
     assert_eq!(output, expected);
     let data = must(lab, "dd if=/var/lib/pinion/data.img bs=512 skip=8 count=1 2>/dev/null | head -1", QUICK);

@@ -1,17 +1,44 @@
 //! A lab host with Pinion and a guest's kernel and initrd in it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pinion_lab::{Files, Kernel, Lab, Output, Shape, guest_initrd};
+use pinion_lab::{Files, Kernel, Lab, LabError, Output, Shape, guest_initrd};
 
 /// Long enough for a guest inside an emulated host on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(150);
 /// Long enough for a command that starts no guest.
 pub(crate) const QUICK: Duration = Duration::from_secs(30);
 
-/// Boots a lab host whose guests run `script`.
-pub(crate) fn lab(name: &str, shape: &Shape, script: &str) -> Lab {
+/// The emulated host does not answer any more.
+struct Frozen;
+
+/// Boots a lab host whose guests run `script`, and tests on it. Emulation of a virtual machine inside a virtual
+/// machine now and then stops for good when processes that use KVM are killed: that is the emulator's
+/// fault and says nothing about Pinion, so the test runs once more, on a fresh host.
+pub(crate) fn on_lab(name: &str, shape: &Shape, script: &str, test: impl Fn(&Lab)) {
+    let attempt = || {
+        let lab = lab(name, shape, script);
+        test(&lab);
+    };
+    let Err(why) = catch_unwind(AssertUnwindSafe(attempt)) else { return };
+    if !why.is::<Frozen>() {
+        resume_unwind(why);
+    }
+    println!("{name}: the emulated host stopped answering; once more on a fresh one");
+    attempt();
+}
+
+/// Runs a shell script and gives what it printed.
+pub(crate) fn sh(lab: &Lab, script: &str, limit: Duration) -> Output {
+    match lab.sh(script, limit) {
+        Err(LabError::Agent { .. }) => panic_any(Frozen),
+        done => done.unwrap(),
+    }
+}
+
+fn lab(name: &str, shape: &Shape, script: &str) -> Lab {
     let folder = tempfile::tempdir().unwrap();
     let initrd = folder.path().join("initrd");
     guest_initrd(script, &initrd).unwrap();
@@ -51,7 +78,7 @@ fn stripped(program: &Path, folder: &Path) -> PathBuf {
 
 /// Runs a shell script that must succeed, and gives its output.
 pub(crate) fn must(lab: &Lab, script: &str, limit: Duration) -> String {
-    let output = lab.sh(script, limit).unwrap();
+    let output = sh(lab, script, limit);
     assert!(output.success(), "`{script}`: {}", both(&output));
     output.text()
 }
