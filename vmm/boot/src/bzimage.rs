@@ -16,6 +16,8 @@ const OLDEST_PROTOCOL: u16 = 0x020c;
 const XLF_KERNEL_64: u16 = 1;
 const LOADED_HIGH: u8 = 1;
 const SECTOR: u64 = 512;
+/// Unit of the header's `syssize`. Signed kernels are longer than it says, none is shorter.
+const PARAGRAPH: u64 = 16;
 /// Where initrds end for kernels that do not say (2.02 and older).
 const INITRD_CEILING: u32 = 0x37ff_ffff;
 
@@ -35,6 +37,10 @@ pub(crate) fn load(
     let Some(size) = size.checked_sub(setup).filter(|s| *s > 0) else {
         return Err(BootError::Unsupported("the file ends inside its setup sectors"));
     };
+    let promised = u64::from(header.syssize) * PARAGRAPH;
+    if size < promised {
+        return Err(BootError::KernelTruncated { has: setup + size, needed: setup + promised });
+    }
     let needed = u64::from(header.init_size).max(size);
     let at = place(&header, needed, low_end)?;
     file.seek(SeekFrom::Start(setup)).map_err(read)?;

@@ -11,6 +11,8 @@ mod entry;
 mod image;
 mod initrd;
 mod memory_map;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 
@@ -44,6 +46,16 @@ pub enum BootError {
     /// A kernel, but not one that can be entered.
     #[error("The kernel cannot be entered: {0}")]
     Unsupported(&'static str),
+    /// The file ends before the kernel does.
+    #[error(
+        "The kernel file is cut short: it has {has} bytes of {needed}; copy it again, and see that its file system is not full"
+    )]
+    KernelTruncated {
+        /// Bytes in the file.
+        has: u64,
+        /// Bytes that its header promises, at least.
+        needed: u64,
+    },
     /// The kernel does not fit.
     #[error(
         "The kernel needs {needed} bytes of memory from {at}, which ends at {end}: give the guest more memory"
