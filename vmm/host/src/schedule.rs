@@ -69,3 +69,41 @@ pub fn lock_memory() -> Result<(), ScheduleError> {
     mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
         .map_err(|e| ScheduleError::Lock(e.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::gettid;
+
+    use super::*;
+
+    fn policy() -> libc::c_int {
+        // SAFETY: only reads the class of the calling thread.
+        unsafe { libc::sched_getscheduler(0) }
+    }
+
+    #[test]
+    fn a_thread_becomes_real_time_and_ordinary_again_and_its_children_never_are() {
+        let thread = || {
+            let tid = gettid().as_raw();
+            set_fifo(tid, 1)?;
+            let child = std::thread::spawn(policy).join().unwrap();
+            let own = policy();
+            set_ordinary(tid)?;
+            Ok::<_, ScheduleError>((own, child, policy()))
+        };
+        let fifo = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+        match std::thread::spawn(thread).join().unwrap() {
+            Ok(seen) => assert_eq!(seen, (fifo, libc::SCHED_OTHER, libc::SCHED_OTHER)),
+            Err(e @ ScheduleError::Fifo { .. }) => println!("skipped: {e}"),
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    #[test]
+    fn priorities_and_threads_that_cannot_be_are_refused_by_name() {
+        let tid = gettid().as_raw();
+        let error = set_fifo(tid, 100).unwrap_err();
+        assert!(error.to_string().contains(&tid.to_string()), "{error}");
+        assert!(matches!(set_ordinary(i32::MAX), Err(ScheduleError::Ordinary { tid: i32::MAX, .. })));
+    }
+}

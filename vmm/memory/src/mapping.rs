@@ -46,6 +46,9 @@ pub enum MappingError {
         /// From the kernel.
         source: io::Error,
     },
+    /// Linux before 5.14.
+    #[error("This host's kernel cannot populate a guest's memory ahead: it needs Linux 5.14 or newer")]
+    OldKernel,
     /// The pages are not there.
     #[error("Cannot populate {bytes} bytes in {page_size}-byte pages{}: free memory there, or fill its pool of huge pages", on_node(*node))]
     Populate {
@@ -80,11 +83,9 @@ pub(crate) fn map(bytes: u64, page_size: u64, node: Option<u32>) -> Result<MmapR
     if let Some(node) = node {
         bind::to_node(start, len, node).map_err(|source| MappingError::Bind { node, source })?;
     }
-    populate(start as usize, len, page_size).map_err(|source| MappingError::Populate {
-        bytes,
-        page_size,
-        node,
-        source,
+    populate(start as usize, len, page_size).map_err(|source| match source.raw_os_error() {
+        Some(libc::EINVAL) => MappingError::OldKernel,
+        _ => MappingError::Populate { bytes, page_size, node, source },
     })?;
     Ok(region)
 }

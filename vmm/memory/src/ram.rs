@@ -162,6 +162,42 @@ mod tests {
     }
 
     #[test]
+    fn memory_of_many_threads_shares_is_present_to_the_last_page() {
+        let bytes = (192 << 20) + 4096;
+        let ram = GuestRam::build(&RamConfig { cells: vec![cell(0, bytes, 4096)] }).unwrap();
+        let resident = |start: u64, len: usize| {
+            let mut pages = vec![0u8; len / 4096];
+            // SAFETY: the range is mapped for as long as `ram` lives; the vector has a byte for
+            // each of its pages.
+            let result = unsafe { libc::mincore(start as *mut libc::c_void, len, pages.as_mut_ptr()) };
+            assert_eq!(result, 0);
+            pages.iter().filter(|p| **p & 1 == 1).count()
+        };
+        let len = usize::try_from(bytes).unwrap();
+        assert_eq!(resident(ram.regions()[0].hva.0, len), len / 4096);
+    }
+
+    #[test]
+    fn huge_pages_are_huge_or_the_missing_pool_is_named() {
+        let huge = CellRam { host_node: Some(0), ..cell(1, 4 << 20, 2 << 20) };
+        match GuestRam::build(&RamConfig { cells: vec![huge] }) {
+            Ok(ram) => {
+                let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+                let own = maps.split(&format!("{:x}-", ram.regions()[0].hva.0)).nth(1).unwrap();
+                let size = own.lines().find_map(|l| l.strip_prefix("KernelPageSize:")).unwrap();
+                assert_eq!(size.trim(), "2048 kB");
+            }
+            Err(RamError::Cell {
+                cell: 1,
+                source: e @ (MappingError::Map { .. } | MappingError::Populate { .. }),
+            }) => {
+                println!("skipped: {e}");
+            }
+            Err(e) => panic!("{e:?}"),
+        }
+    }
+
+    #[test]
     fn memory_on_a_node_is_bound_to_it() {
         let bound = CellRam { host_node: Some(0), ..cell(0, 1 << 20, 4096) };
         let ram = GuestRam::build(&RamConfig { cells: vec![bound] }).unwrap();
