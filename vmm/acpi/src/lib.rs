@@ -38,7 +38,8 @@ pub struct Cpu {
 pub struct Cell {
     /// Its memory.
     pub memory: Vec<Stretch>,
-    /// Distances to cells 0, 1, …; 10 to itself.
+    /// Distances to cells 0, 1, …; 10 to itself. Where two cells disagree, the later one is right:
+    /// guests are told one distance for both directions. Above 255 is out of reach.
     pub distances: Vec<u32>,
 }
 

@@ -213,6 +213,104 @@ mod tests {
         assert_eq!(&slit[44..], [10, 21, 21, 10]);
     }
 
+    fn table(config: &AcpiConfig, name: &str) -> Vec<u8> {
+        walk(&image(config, crate::RSDP)).into_iter().find(|(n, _)| n == name).unwrap().1
+    }
+
+    #[test]
+    fn asymmetric_distances_become_symmetric_and_those_too_large_are_unreachable() {
+        let mut config = config(2, 2);
+        config.cells[0].distances = vec![10, 300];
+        config.cells[1].distances = vec![32, 10];
+        assert_eq!(&table(&config, "SLIT")[44..], [10, 32, 32, 10]);
+        config.cells[1].distances = vec![300, 10];
+        assert_eq!(&table(&config, "SLIT")[44..], [10, 255, 255, 10]);
+    }
+
+    #[test]
+    fn srat_says_whose_each_cpu_and_each_stretch_is() {
+        let mut config = config(2, 2);
+        let above = Stretch { start: layout::HOLE_END, len: 1 << 31 };
+        config.cells[1].memory.push(above);
+        let srat = table(&config, "SRAT");
+        let (cpus, memory) = srat[48..].split_at(2 * 24);
+        for (index, cpu) in (0u64..).zip(cpus.chunks(24)) {
+            assert_eq!(cpu[..2], [2, 24]);
+            assert_eq!([4, 8, 12].map(|at| number(cpu, at, 4)), [index, index, 1]);
+        }
+        let wanted = [(0, 0, 1 << 30), (1, 1 << 30, 1 << 30), (1, above.start.0, above.len)];
+        assert_eq!(memory.len(), wanted.len() * 40);
+        for (entry, (cell, start, len)) in memory.chunks(40).zip(wanted) {
+            assert_eq!(entry[..2], [1, 40]);
+            assert_eq!(
+                [(2, 4), (8, 8), (16, 8), (28, 4)].map(|(at, n)| number(entry, at, n)),
+                [cell, start, len, 1]
+            );
+        }
+    }
+
+    #[test]
+    fn the_reduced_hardware_is_reset_and_put_to_sleep_by_its_ports() {
+        let fadt = table(&config(1, 1), "FACP");
+        let flags = number(&fadt, 112, 4);
+        assert_eq!(flags >> 20 & 1, 1, "hardware-reduced");
+        assert_eq!(flags >> 10 & 1, 1, "reset register");
+        for (at, offset) in
+            [(116, platform::RESET), (244, platform::SLEEP_CONTROL), (256, platform::SLEEP_STATUS)]
+        {
+            assert_eq!(fadt[at..at + 2], [1, 8], "an 8-bit port");
+            assert_eq!(number(&fadt, at + 4, 8), u64::from(platform::POWER_PORT + offset));
+        }
+        assert_eq!(fadt[128], platform::RESET_VALUE);
+    }
+
+    #[test]
+    fn madt_tells_of_one_ioapic_and_mcfg_of_the_buses_in_use() {
+        let mut config = config(3, 1);
+        let madt = table(&config, "APIC");
+        assert_eq!(madt.len(), 44 + 3 * 8 + 12);
+        let ioapic = &madt[44 + 3 * 8..];
+        assert_eq!(ioapic[..3], [1, 12, platform::IOAPIC_ID]);
+        assert_eq!((number(ioapic, 4, 4), number(ioapic, 8, 4)), (layout::IOAPIC.0, 0));
+
+        config.host_bridges.push(HostBridge {
+            first_bus: 16,
+            last_bus: 31,
+            ..config.host_bridges[0].clone()
+        });
+        let mcfg = table(&config, "MCFG");
+        assert_eq!((number(&mcfg, 44, 8), number(&mcfg, 52, 2)), (layout::ECAM_START.0, 0));
+        assert_eq!(mcfg[54..56], [0, 31]);
+    }
+
+    #[test]
+    fn host_bridges_have_the_windows_they_were_given_and_no_more() {
+        let mut two = config(1, 1);
+        two.host_bridges.push(HostBridge {
+            first_bus: 16,
+            last_bus: 31,
+            window32: None,
+            window64: Some(Stretch { start: Gpa(1 << 34), len: 1 << 33 }),
+            cell: Some(1),
+        });
+        let dsdt = table(&two, "DSDT");
+        let count = |wanted: &[u8]| dsdt.windows(wanted.len()).filter(|w| *w == wanted).count();
+        // Minimum, maximum, no translation, length: as all address descriptors have them.
+        let window = |first: u64, last: u64, width: usize| -> Vec<u8> {
+            [first, last, 0, last - first + 1]
+                .iter()
+                .flat_map(|n| n.to_le_bytes()[..width].to_vec())
+                .collect()
+        };
+        let pci32 = layout::PCI32_START.0;
+        assert_eq!(count(&window(pci32, pci32 + layout::PCI32_LEN - 1, 4)), 1);
+        assert_eq!(count(&window(1 << 33, (1 << 34) - 1, 8)), 1);
+        assert_eq!(count(&window(1 << 34, (3 << 33) - 1, 8)), 1);
+        assert_eq!(count(&window(0, 0, 2)), 1);
+        assert_eq!(count(&window(16, 31, 2)), 1);
+        assert_eq!((count(b"PC00"), count(b"PC01"), count(b"_PXM")), (1, 1, 1));
+    }
+
     #[test]
     fn cpus_beyond_the_legacy_ids_get_x2apic_entries() {
         let mut many = config(1, 1);
