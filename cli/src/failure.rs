@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use pinion_api::Problems;
+use pinion_launcher::chain;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -60,17 +61,6 @@ impl Failure {
     }
 }
 
-/// An error and all that caused it, outermost first.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
-}
-
 fn describe(file: &str, problems: &Problems) -> String {
     let count = problems.iter().count();
     let mut text = format!("pinion: {file}: {count} problem{}", if count == 1 { "" } else { "s" });
@@ -78,19 +68,4 @@ fn describe(file: &str, problems: &Problems) -> String {
         let _ = write!(text, "\n  {problem}");
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("Cannot open the door")]
-    struct Outer(#[source] std::io::Error);
-
-    #[test]
-    fn chain_prints_every_cause_once() {
-        let error = Outer(std::io::Error::other("it is locked"));
-        assert_eq!(chain(&error), "Cannot open the door: it is locked");
-    }
 }

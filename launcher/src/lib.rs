@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+mod cause;
 pub mod certificate;
 mod console;
 mod end;
@@ -20,6 +21,7 @@ mod session;
 mod spec;
 mod trouble;
 
+pub use cause::chain;
 pub use console::TerminalMode;
 pub use end::End;
 pub use event::{Event, Events};

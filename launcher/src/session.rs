@@ -17,6 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::backend::{ArmedGuest, Backend, GuestEnd, RunningGuest};
+use crate::cause::chain;
 use crate::certificate::{self, Auditor, Certificate, Depth, Plan, Repair, Subjects, Verdict};
 use crate::console::{Console, Typed};
 use crate::end::End;
@@ -314,16 +315,4 @@ fn asked_to_end(signals: &SignalFd) -> bool {
         asked |= signal.ssi_signo != CHECK_NOW as u32;
     }
     asked
-}
-
-/// An error and all that caused it, outermost first.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

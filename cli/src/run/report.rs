@@ -8,7 +8,6 @@ use pinion_launcher::Event;
 use pinion_launcher::certificate::Verdict;
 use pinion_planner::Placement;
 
-use crate::failure::chain;
 use crate::plan;
 
 /// The plan of each guest.
@@ -53,7 +52,7 @@ fn rounded(ns: u64) -> Duration {
 
 /// Something that could not be done about a guest.
 pub(super) fn warning(name: &str, error: &(dyn Error + 'static)) {
-    eprintln!("{name}: warning: {}", chain(error));
+    eprintln!("{name}: warning: {}", pinion_launcher::chain(error));
 }
 
 /// A launcher that a signal ended.

@@ -78,15 +78,8 @@ fn host_disk(path: &Path) -> serde_json::Value {
     serde_json::json!({"hostDisk": {"path": path, "type": "Disk"}})
 }
 
-/// An error and its causes.
 fn text(error: &GuestError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    crate::chain(error)
 }
 
 #[test]

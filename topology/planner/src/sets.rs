@@ -1,6 +1,6 @@
 //! The best set of several nodes: branch and bound.
 //!
-//! Sets are built in one order, so each is met once; of interchangeable nodes only the
+//! Sets are built in one order, so each is met once; of interchangeable neighbours only the
 //! lowest are taken; a branch is left when its rooms cannot hold the guest or its distance
 //! cannot be as small as the best known. The search is exact until it has taken
 //! [`STEPS`], more than there are sets of 12 nodes; then the best set met so far stands.
@@ -268,23 +268,19 @@ fn smallest(values: impl Iterator<Item = u64>, count: usize) -> Vec<u64> {
     values
 }
 
-/// Per candidate, the one before it that it can be exchanged with: equal room, equal
-/// domains, equal distances to everything else, and no devices of its own.
+/// Per candidate, the one just below it that it can be exchanged with: equal room, equal
+/// domains, equal distances to everything else, and no devices of its own. None may lie
+/// between the two, as cells are in the order of nodes and the first get the remainders.
 fn twins(search: &Search<'_>, all: &[Candidate]) -> Vec<Option<usize>> {
-    let mut newest: Vec<usize> = Vec::new();
-    let mut twin = vec![None; all.len()];
-    for (index, candidate) in all.iter().enumerate() {
-        let same =
-            |other: &&mut usize| all.get(**other).is_some_and(|o| interchangeable(search, o, candidate));
-        match newest.iter_mut().find(same) {
-            Some(other) => {
-                twin.iter_mut().skip(index).take(1).for_each(|t| *t = Some(*other));
-                *other = index;
-            }
-            None => newest.push(index),
-        }
-    }
-    twin
+    let below = |candidate: &Candidate| {
+        let lower = all.iter().enumerate().filter(|(_, other)| other.node < candidate.node);
+        lower.max_by_key(|(_, other)| other.node)
+    };
+    let twin = |candidate: &Candidate| {
+        let (index, other) = below(candidate)?;
+        interchangeable(search, other, candidate).then_some(index)
+    };
+    all.iter().map(twin).collect()
 }
 
 fn interchangeable(search: &Search<'_>, a: &Candidate, b: &Candidate) -> bool {
@@ -304,9 +300,11 @@ fn interchangeable(search: &Search<'_>, a: &Candidate, b: &Candidate) -> bool {
         && alike(stock, a.node, b.node)
 }
 
-/// Whether two nodes are equally far from each other's and from all other nodes.
+/// Whether two nodes are equally far from each other's and from all other nodes, and serve
+/// none of those with memory: such a node is nearer to the one that serves it.
 fn alike(stock: &crate::stock::Stock<'_>, a: usize, b: usize) -> bool {
     let d = |from, to| stock.distance(from, to);
-    let other = |x: usize| x == a || x == b || (d(a, x) == d(b, x) && d(x, a) == d(x, b));
+    let served = |x: usize| stock.nodes.get(x).is_some_and(|n| n.home == a || n.home == b);
+    let other = |x: usize| x == a || x == b || (d(a, x) == d(b, x) && d(x, a) == d(x, b) && !served(x));
     d(a, a) == d(b, b) && d(a, b) == d(b, a) && (0..stock.nodes.len()).all(other)
 }

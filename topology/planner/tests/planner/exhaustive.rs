@@ -32,7 +32,6 @@ impl Search<'_> {
             for count in 1..=nodes.len() {
                 for up in [true, false] {
                     let sets = subsets(&nodes).into_iter().filter(|s| s.len() == count);
-                    let sets = sets.filter(|s| self.takes_lowest(s));
                     if let Some(best) = sets.filter_map(|s| self.best_on(sharing, up, &s)).min() {
                         return Some(best);
                     }
@@ -40,32 +39,6 @@ impl Search<'_> {
             }
         }
         None
-    }
-
-    /// Of interchangeable nodes only the lowest are to be taken.
-    fn takes_lowest(&self, set: &[NodeId]) -> bool {
-        let machine = &self.bench.world.machine;
-        let d = |a, b| machine.distances.between(a, b);
-        let has_pci = |n| machine.pci.iter().any(|f| f.node == Some(n));
-        let look = |n: NodeId| {
-            let own = self.bench.home[&n] == n;
-            let cores = self.bench.cores.iter().filter(|c| c.node == n);
-            let first = cores.clone().map(|c| c.l3).next().flatten().map_or(0, |l| l.0);
-            let l3 = |c: &crate::judge::HostCore| c.l3.map_or(0, |l| l.0) - first;
-            let cores: Vec<_> = cores.map(|c| (l3(c), c.width, c.free)).collect();
-            (own, self.bench.pages[&n], cores, has_pci(n))
-        };
-        let alike = |a: NodeId, b: NodeId| {
-            let others = machine.nodes.iter().map(|n| n.id).filter(|x| *x != a && *x != b);
-            let same = |x| d(a, x) == d(b, x) && d(x, a) == d(x, b);
-            look(a) == look(b)
-                && !has_pci(a)
-                && look(a).0
-                && d(a, b) == d(b, a)
-                && others.into_iter().all(same)
-        };
-        let skipped = machine.nodes.iter().map(|n| n.id).filter(|n| !set.contains(n));
-        !skipped.into_iter().any(|low| set.iter().any(|high| *high > low && alike(low, *high)))
     }
 
     fn best_on(&self, sharing: Sharing, up: bool, set: &[NodeId]) -> Option<Verdict> {

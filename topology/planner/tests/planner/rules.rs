@@ -253,6 +253,39 @@ fn refusals_name_the_least_that_is_short() {
     assert_eq!(CpuPolicy::Dedicated, huge.cpu.policy);
 }
 
+/// Nodes 0 and 3 are alike, yet not to be exchanged: the cell on 3 comes after those on 1
+/// and 2, so that only one guest socket lies in two cells.
+#[test]
+fn of_nodes_alike_the_one_that_keeps_sockets_whole_is_taken() {
+    let mut machine = Shape::new(4, 2).huge_pages(PageSize::MIB2, 12).build();
+    for (node, free) in machine.nodes.iter_mut().zip([9, 3, 2, 9]) {
+        node.huge_pages[0].free = free;
+    }
+    let mut occupancy = held("1", 0);
+    occupancy.housekeeping = cpus("7");
+    let mut request = dedicated(2, 2, 1, 6 * PageSize::MIB2.bytes());
+    request.memory.page_size = PageSize::MIB2;
+    let placed = plan(&machine, &occupancy, &request).unwrap();
+    assert_eq!(nodes(&placed), [1, 2, 3]);
+}
+
+/// Nodes 0 and 1 are alike but for node 2, which has no memory and takes that of node 0.
+#[test]
+fn a_node_without_memory_is_nearest_to_the_one_that_serves_it() {
+    let far = vec![vec![10, 20, 12], vec![20, 10, 12], vec![12, 12, 10]];
+    let shape = Shape::new(3, 3).huge_pages(PageSize::MIB2, 12).without_memory(&[2]).distances(far);
+    let mut machine = shape.build();
+    for node in machine.nodes.iter_mut().take(2) {
+        node.huge_pages[0].free = 3;
+    }
+    let mut request = dedicated(2, 1, 1, 4 * PageSize::MIB2.bytes());
+    request.memory.page_size = PageSize::MIB2;
+    let occupancy = Occupancy { housekeeping: cpus("6"), ..free() };
+    let placed = plan(&machine, &occupancy, &request).unwrap();
+    assert_eq!(placed.cells.iter().map(|c| c.host_node).collect::<Vec<_>>(), [NodeId(1), NodeId(0)]);
+    assert_eq!(cpu_list(&placed), [3, 7]);
+}
+
 #[test]
 fn a_machine_without_cpus_refuses() {
     let machine = pinion_machine::Machine::default();
