@@ -237,11 +237,8 @@ fn function(object: &TopologyObject) -> Option<PciFunction> {
         device: pci.device_id(),
         class: u32::from(pci.class_id()) << 8,
         node: if let [only] = near.as_slice() { Some(NodeId(*only)) } else { None },
-        iommu_group: None,
-        driver: None,
-        link: None,
-        reset_methods: Vec::new(),
         os_devices: devices.filter_map(|device| device.name().map(text)).collect(),
+        ..PciFunction::default()
     })
 }
 

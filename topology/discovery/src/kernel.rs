@@ -24,7 +24,8 @@ pub(crate) fn read(tree: &Tree, possible: &CpuSet) -> Result<KernelFacts, TreeEr
     let partitions = list(tree, "sys/fs/cgroup/cpuset.cpus.isolated")?.unwrap_or_default();
     // Every CPU without a tick is without callbacks as well.
     let rcu_nocbs = booted("rcu_nocbs").unwrap_or_default().union(&nohz_full);
-    Ok(KernelFacts { release: release(tree), isolated: isolated.union(&partitions), nohz_full, rcu_nocbs })
+    let isolated = isolated.union(&partitions);
+    Ok(KernelFacts { release: release(tree), isolated, nohz_full, rcu_nocbs, ..KernelFacts::default() })
 }
 
 /// `Linux version 6.1.0 (…` where `uname -r` was not gathered.

@@ -29,6 +29,7 @@ pub(crate) fn read(tree: &Tree) -> Result<Vec<PciFunction>, TreeError> {
             link: link(tree, &folder),
             reset_methods: reset_methods(tree, &folder),
             os_devices: os_devices::of(tree, &folder)?,
+            ..PciFunction::default()
         });
     }
     Ok(functions)

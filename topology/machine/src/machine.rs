@@ -224,6 +224,12 @@ pub struct KernelFacts {
     pub nohz_full: CpuSet,
     /// CPUs without RCU callbacks (`rcu_nocbs`).
     pub rcu_nocbs: CpuSet,
+    /// Whether an IOMMU translates for devices; `None` where the source does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iommu: Option<bool>,
+    /// Whether it remaps interrupts; `None` where the source does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupt_remapping: Option<bool>,
 }
 
 impl Machine {

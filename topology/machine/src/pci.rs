@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::NodeId;
 
 /// The address of a PCI function: domain, bus, device, function (`0000:3b:00.0`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Bdf {
     domain: u32,
@@ -67,7 +67,7 @@ impl From<Bdf> for String {
 }
 
 /// A PCI function of the machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PciFunction {
     /// Its address.
@@ -96,6 +96,115 @@ pub struct PciFunction {
     /// Names of the operating system's devices on it (`eth0`, `nvme0n1`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub os_devices: Vec<String>,
+    /// Subsystem vendor and device ids, where it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subsystem: Option<Subsystem>,
+    /// The root port that it hangs off; `None` for a function on a root bus itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_port: Option<Bdf>,
+    /// Its BARs, by index. An unassigned or unused one is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bars: Vec<PciBar>,
+    /// MSI vectors that it can ask for; `None` without the capability, or where nobody may look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub msi_vectors: Option<u16>,
+    /// MSI-X vectors that it has; `None` without the capability, or where nobody may look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub msix_vectors: Option<u16>,
+    /// What it has of SR-IOV; `None` for all other functions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sriov: Option<Sriov>,
+    /// Types of mediated devices that it offers (`mdev_supported_types`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mediated_types: Vec<String>,
+    /// Access Control Services: whether transactions of functions below this port are kept
+    /// apart. `None` without the capability, or where nobody may look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acs: Option<bool>,
+    /// Address Translation Services: whether on. `None` without the capability, or where nobody may look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ats: Option<bool>,
+    /// What the host itself uses it for; a function with any is not given away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uses: Vec<HostUse>,
+}
+
+/// Subsystem ids of a PCI function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Subsystem {
+    /// Vendor id.
+    pub vendor: u16,
+    /// Device id.
+    pub device: u16,
+}
+
+/// A base address register, as the host set it up (`resource` in sysfs).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PciBar {
+    /// Which register, 0 to 5.
+    pub index: u8,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// What it decodes.
+    pub kind: PciBarKind,
+    /// Whether reads have no side effects.
+    pub prefetchable: bool,
+}
+
+/// What a base address register decodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PciBarKind {
+    /// I/O ports.
+    Ports,
+    /// Memory below 4 GiB.
+    Memory32,
+    /// Memory anywhere.
+    Memory64,
+}
+
+/// A function's part in SR-IOV.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "role")]
+pub enum Sriov {
+    /// It can have virtual functions.
+    #[serde(rename_all = "camelCase")]
+    Physical {
+        /// The most it can have (`sriov_totalvfs`).
+        most: u16,
+        /// Those that exist, ascending.
+        functions: Vec<Bdf>,
+    },
+    /// It is one.
+    #[serde(rename_all = "camelCase")]
+    Virtual {
+        /// Whose.
+        parent: Bdf,
+    },
+}
+
+/// What the host uses a function for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "use")]
+pub enum HostUse {
+    /// A file system on it is mounted, or it holds swap space.
+    #[serde(rename_all = "camelCase")]
+    Mounted {
+        /// The block device.
+        device: String,
+        /// Where (`swap` for swap space).
+        at: String,
+    },
+    /// It carries a default route.
+    #[serde(rename_all = "camelCase")]
+    DefaultRoute {
+        /// The interface.
+        interface: String,
+    },
+    /// The host's console is on it.
+    Console,
 }
 
 /// A PCI Express link, now and at best. Speeds in tenths of GT/s (80 is 8.0 GT/s).

@@ -29,6 +29,7 @@ fn function(address: &str, class: u32, node: Option<u32>, name: &str) -> PciFunc
         link: Some(PciLink { speed: 80, width: 4, max_speed: 160, max_width: 16 }),
         reset_methods: vec!["flr".into()],
         os_devices: if name.is_empty() { vec![] } else { vec![name.into()] },
+        ..PciFunction::default()
     }
 }
 

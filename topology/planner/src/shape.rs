@@ -116,10 +116,7 @@ impl Shape {
             class: 0x03_02_00,
             node: Some(NodeId(node)),
             iommu_group: Some(group),
-            driver: None,
-            link: None,
-            reset_methods: Vec::new(),
-            os_devices: Vec::new(),
+            ..PciFunction::default()
         });
         self.pci.sort_unstable_by_key(|f| f.address);
         self
