@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Run(RunOptions),
     /// Show what this host has and lacks for deterministic guests
     Doctor(DoctorOptions),
+    /// Show the PCI devices that can be given to a guest, and what stands in the way of the others
+    Devices(DevicesOptions),
     /// Print the completion script of a shell
     Completion(CompletionOptions),
 }
@@ -161,6 +163,50 @@ pub(crate) struct DoctorOptions {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
     pub(crate) output: ReportFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceFormat {
+    /// A line for each device, and what stands in its way
+    Text,
+    /// The same with more columns
+    Wide,
+    /// One JSON document
+    Json,
+}
+
+/// `pinion devices` alone shows them; what changes them is a command below it.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  pinion devices
+  pinion devices -o wide
+  pinion devices -o json | jq -r '.items[] | select(.assignable) | .address'
+  pinion devices --from sysfs:gathered
+
+States: ready (vfio-pci has the whole IOMMU group), free (nothing stands in the way: it only
+has to be bound), in use (by the host), blocked."
+)]
+pub(crate) struct DevicesOptions {
+    #[command(subcommand)]
+    pub(crate) command: Option<DevicesCommand>,
+    #[command(flatten)]
+    pub(crate) list: DeviceListOptions,
+}
+
+/// What can be done with devices.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevicesCommand {}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceListOptions {
+    /// Machine to look at: host, xml:FILE, synthetic:TEXT (hwloc) or sysfs:DIR (a gathered tree)
+    #[arg(long, value_name = "SOURCE", default_value = "host")]
+    pub(crate) from: MachineSource,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = DeviceFormat::Text)]
+    pub(crate) output: DeviceFormat,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod completion;
+mod devices;
 mod doctor;
 mod failure;
 mod machine;
@@ -15,6 +16,7 @@ mod run;
 mod specs;
 mod table;
 mod topology;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         Command::Plan(options) => plan::run(&options),
         Command::Run(options) => run::run(&options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Devices(options) => devices::run(&options),
         Command::Completion(options) => completion::run(&options),
     };
     match done {

@@ -91,6 +91,9 @@ fn options_that_mean_nothing_are_refused() {
     assert_eq!(code(&["topology", "--from", "synthetic:pack:0"]), Some(2));
     assert_eq!(code(&["topology", "--from", SMALL, "--housekeeping", "9-1"]), Some(2));
     assert_eq!(code(&["topology", "--from", SMALL, "--housekeeping", "99"]), Some(2));
+    assert_eq!(code(&["devices", "-o", "svg"]), Some(2));
+    assert_eq!(code(&["devices", "frobnicate"]), Some(2));
+    assert_eq!(code(&["devices", "--from", "sysfs:/no/such/tree"]), Some(2));
     assert_eq!(code(&["frobnicate"]), Some(2));
 }
 
@@ -117,7 +120,7 @@ fn every_format_of_every_command_is_what_it_says() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(String::from_utf8_lossy(&pinion(&["completion", shell]).stdout).contains("pinion"));
     }
-    for command in ["topology", "plan", "run", "doctor", "completion"] {
+    for command in ["topology", "plan", "run", "doctor", "devices", "completion"] {
         let help = String::from_utf8_lossy(&pinion(&[command, "--help"]).stdout).into_owned();
         assert!(help.contains("Examples:"), "{command}: {help}");
     }

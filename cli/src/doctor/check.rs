@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::wrap::wrapped;
+
 /// What was found about one property of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -59,25 +61,4 @@ impl Check {
         }
         lines
     }
-}
-
-/// `text` after `lead`, broken at spaces so that no line is wider than `width`;
-/// later lines are indented by `indent`.
-fn wrapped(lead: &str, text: &str, indent: usize, width: usize) -> String {
-    let indent = indent.min(width / 2);
-    let (mut lines, mut line) = (String::new(), lead.to_owned());
-    let mut fresh = true;
-    for word in text.split_inclusive(' ') {
-        let fits = line.chars().count() + word.trim_end().chars().count() <= width;
-        if !fits && !fresh {
-            lines.push_str(line.trim_end());
-            lines.push('\n');
-            line = " ".repeat(indent);
-        }
-        line.push_str(word);
-        fresh = false;
-    }
-    lines.push_str(line.trim_end());
-    lines.push('\n');
-    lines
 }

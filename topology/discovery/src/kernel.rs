@@ -3,6 +3,7 @@
 use pinion_machine::{CpuId, CpuSet, KernelFacts};
 
 use crate::cpus::CPU_LIST;
+use crate::iommu::{self, Iommu};
 use crate::tree::{Tree, TreeError};
 
 /// Reads the facts; `possible` are the CPUs that `all` and `N` of the command line mean.
@@ -25,7 +26,15 @@ pub(crate) fn read(tree: &Tree, possible: &CpuSet) -> Result<KernelFacts, TreeEr
     // Every CPU without a tick is without callbacks as well.
     let rcu_nocbs = booted("rcu_nocbs").unwrap_or_default().union(&nohz_full);
     let isolated = isolated.union(&partitions);
-    Ok(KernelFacts { release: release(tree), isolated, nohz_full, rcu_nocbs, ..KernelFacts::default() })
+    let Iommu { present, remaps_interrupts } = iommu::read(tree)?;
+    Ok(KernelFacts {
+        release: release(tree),
+        isolated,
+        nohz_full,
+        rcu_nocbs,
+        iommu: present,
+        interrupt_remapping: remaps_interrupts,
+    })
 }
 
 /// `Linux version 6.1.0 (…` where `uname -r` was not gathered.

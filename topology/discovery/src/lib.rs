@@ -9,15 +9,23 @@
 
 #![forbid(unsafe_code)]
 
+mod bars;
+mod config_space;
 mod cpus;
 mod draft;
+mod host_use;
 mod hwloc;
+mod iommu;
 mod kernel;
+mod mounts;
 mod nodes;
 mod os_devices;
 mod pci;
+mod pci_path;
 mod power;
+mod routes;
 mod source;
+mod sriov;
 mod sysfs;
 mod tree;
 

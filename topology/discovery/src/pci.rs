@@ -1,9 +1,11 @@
 //! PCI functions of a tree.
 
-use pinion_machine::{Bdf, NodeId, PciFunction, PciLink};
+use pinion_machine::{Bdf, NodeId, PciFunction, PciLink, Subsystem};
 
-use crate::os_devices;
+use crate::config_space::ConfigSpace;
+use crate::host_use::HostUses;
 use crate::tree::{Tree, TreeError};
+use crate::{bars, os_devices, pci_path, sriov};
 
 const DEVICES: &str = "sys/bus/pci/devices";
 
@@ -12,27 +14,59 @@ const DEVICES: &str = "sys/bus/pci/devices";
 /// # Errors
 /// When a file is malformed.
 pub(crate) fn read(tree: &Tree) -> Result<Vec<PciFunction>, TreeError> {
+    let uses = HostUses::read(tree)?;
     let mut functions = Vec::new();
     for name in tree.list(DEVICES)? {
         let Ok(address) = name.parse::<Bdf>() else { continue };
-        let folder = format!("{DEVICES}/{name}");
-        let ids = (id16(tree, &folder, "vendor")?, id16(tree, &folder, "device")?);
-        let (Some(vendor), Some(device)) = ids else { continue };
-        functions.push(PciFunction {
-            address,
-            vendor,
-            device,
-            class: tree.hex(&format!("{folder}/class"))?.unwrap_or(0),
-            node: node(tree, &folder)?,
-            iommu_group: tree.link_name(&format!("{folder}/iommu_group")).and_then(|g| g.parse().ok()),
-            driver: tree.link_name(&format!("{folder}/driver")),
-            link: link(tree, &folder),
-            reset_methods: reset_methods(tree, &folder),
-            os_devices: os_devices::of(tree, &folder)?,
-            ..PciFunction::default()
-        });
+        functions.extend(function(tree, address, &format!("{DEVICES}/{name}"), &uses)?);
     }
     Ok(functions)
+}
+
+fn function(
+    tree: &Tree,
+    address: Bdf,
+    folder: &str,
+    uses: &HostUses,
+) -> Result<Option<PciFunction>, TreeError> {
+    let ids = (id16(tree, folder, "vendor")?, id16(tree, folder, "device")?);
+    let (Some(vendor), Some(device)) = ids else { return Ok(None) };
+    let os_devices = os_devices::of(tree, folder)?;
+    let ConfigSpace { msi_vectors, msix_vectors, acs, ats } = ConfigSpace::of(tree, folder);
+    Ok(Some(PciFunction {
+        address,
+        vendor,
+        device,
+        class: tree.hex(&format!("{folder}/class"))?.unwrap_or(0),
+        node: node(tree, folder)?,
+        iommu_group: tree.link_name(&format!("{folder}/iommu_group")).and_then(|g| g.parse().ok()),
+        driver: tree.link_name(&format!("{folder}/driver")),
+        link: link(tree, folder),
+        reset_methods: reset_methods(tree, folder),
+        uses: uses.of(tree, address, folder, &os_devices)?,
+        os_devices,
+        subsystem: subsystem(tree, folder)?,
+        root_port: pci_path::root_port(tree, folder, address),
+        bars: bars::of(tree, folder)?,
+        msi_vectors,
+        msix_vectors,
+        acs,
+        ats,
+        sriov: sriov::of(tree, folder)?,
+        mediated_types: mediated_types(tree, folder)?,
+    }))
+}
+
+/// Functions without subsystem ids (bridges) say zero.
+fn subsystem(tree: &Tree, folder: &str) -> Result<Option<Subsystem>, TreeError> {
+    let ids = (id16(tree, folder, "subsystem_vendor")?, id16(tree, folder, "subsystem_device")?);
+    let (Some(vendor), Some(device)) = ids else { return Ok(None) };
+    Ok((ids != (Some(0), Some(0))).then_some(Subsystem { vendor, device }))
+}
+
+fn mediated_types(tree: &Tree, folder: &str) -> Result<Vec<String>, TreeError> {
+    let names = tree.list(&format!("{folder}/mdev_supported_types"))?;
+    Ok(names.into_iter().filter(|name| !name.chars().any(char::is_control)).collect())
 }
 
 fn id16(tree: &Tree, folder: &str, file: &str) -> Result<Option<u16>, TreeError> {
@@ -66,9 +100,14 @@ fn speed(text: &str) -> Option<u32> {
     whole.parse::<u32>().ok()?.checked_mul(10)?.checked_add(tenths)
 }
 
+/// Kernels before 5.15 do not say how, only that they can.
 fn reset_methods(tree: &Tree, folder: &str) -> Vec<String> {
-    let methods = tree.label(&format!("{folder}/reset_method")).unwrap_or_default();
-    methods.split_whitespace().map(str::to_owned).collect()
+    match tree.label(&format!("{folder}/reset_method")) {
+        Some(methods) => methods.split_whitespace().map(str::to_owned).collect(),
+        None if tree.is_file(&format!("{folder}/reset_method")) => Vec::new(),
+        None if tree.is_file(&format!("{folder}/reset")) => vec!["unnamed".to_owned()],
+        None => Vec::new(),
+    }
 }
 
 #[cfg(test)]

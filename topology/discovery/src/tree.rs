@@ -142,6 +142,28 @@ impl Tree {
         Some(target.file_name()?.to_string_lossy().into_owned())
     }
 
+    /// The first bytes of a file, at most `limit`; `None` on any problem.
+    pub(crate) fn bytes(&self, path: &str, limit: u64) -> Option<Vec<u8>> {
+        let full = self.path(path);
+        if !fs::metadata(&full).is_ok_and(|m| m.is_file()) {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        File::open(&full).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// The parts of what a link points to, as the link says it; none where it is no link.
+    pub(crate) fn link_parts(&self, path: &str) -> Vec<String> {
+        let target = fs::read_link(self.path(path)).unwrap_or_default();
+        target.iter().map(|part| part.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Whether there is such a plain file.
+    pub(crate) fn is_file(&self, path: &str) -> bool {
+        self.path(path).is_file()
+    }
+
     /// Names in a folder, sorted; none where it is not there. Names that are no UTF-8 are left out.
     ///
     /// # Errors

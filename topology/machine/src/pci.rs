@@ -207,6 +207,18 @@ pub enum HostUse {
     Console,
 }
 
+impl fmt::Display for HostUse {
+    /// As the end of a sentence about the function.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mounted { device, at } if at == "swap" => write!(f, "it holds swap space ({device})"),
+            Self::Mounted { device, at } => write!(f, "it holds the file system mounted at {at} ({device})"),
+            Self::DefaultRoute { interface } => write!(f, "it carries the default route ({interface})"),
+            Self::Console => f.write_str("it shows the console"),
+        }
+    }
+}
+
 /// A PCI Express link, now and at best. Speeds in tenths of GT/s (80 is 8.0 GT/s).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
