@@ -6,8 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+mod interrupts;
 mod ledger;
 
+pub use interrupts::{Interrupt, Table, Vector, VectorError, VectorKind};
 pub use ledger::{
     DEFAULT_LEDGER_PATH, Holder, Ledger, LedgerDocument, LedgerEntry, LedgerError, Reservation, ReserveError,
 };
