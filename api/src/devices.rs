@@ -5,7 +5,9 @@ use crate::network::Interface;
 use crate::schema::Status::{Only, Part, Planned, Refused, Works};
 
 /// Passed-through devices.
-const PASSTHROUGH: &str = "passed-through devices are not done; remove it";
+const CLAIMS: &str = "devices are not claimed; name one by deviceName";
+const VIRTUAL_GPU: &str = "mediated GPUs are not passed through; name a whole GPU or a virtual function";
+const TAG: &str = "the guest is not told of tags; remove it";
 /// Graphics.
 const GRAPHICS: &str = "the guest has no graphics; its console is serial; remove it";
 /// Input.
@@ -28,8 +30,8 @@ object! {
         use_virtio_transitional "useVirtioTransitional": Option<bool>, Refused("virtio devices are modern (1.0 and later) only; remove it"), "Virtio devices with the legacy interface too.";
         block_multi_queue "blockMultiQueue": Option<bool>, Planned("a disk has one queue, served by one thread; remove it"), "One queue per vCPU for each disk.";
         network_interface_multiqueue "networkInterfaceMultiqueue": Option<bool>, Planned("an interface has one pair of queues; remove it"), "One pair of queues per vCPU for each interface.";
-        gpus "gpus": Vec<Gpu>, Planned(PASSTHROUGH), "GPUs.";
-        host_devices "hostDevices": Vec<HostDevice>, Planned(PASSTHROUGH), "Other passed-through devices.";
+        gpus "gpus": Vec<Gpu>, Works("By `deviceName`, which /etc/pinion/devices.yaml gives a meaning."), "GPUs.";
+        host_devices "hostDevices": Vec<HostDevice>, Works("As `gpus`."), "Other passed-through devices.";
         filesystems "filesystems": Vec<Filesystem>, Planned("directories are not shared with the guest; use a disk"), "Directories shared by virtio-fs.";
         watchdog "watchdog": Option<Watchdog>, Planned("there is no watchdog; remove it"), "Watchdog.";
         tpm "tpm": Option<Tpm>, Planned("there is no TPM; remove it"), "Trusted platform module.";
@@ -46,12 +48,12 @@ object! {
 
     "A GPU."
     Gpu {
-        name "name": String, Part, "Its name.";
-        device_name "deviceName": Option<String>, Part, "Resource it is.";
-        claim_name "claimName": Option<String>, Part, "Claim it comes from.";
-        request_name "requestName": Option<String>, Part, "Request of the claim.";
-        tag "tag": Option<String>, Part, "Tag told to the guest.";
-        virtual_gpu_options "virtualGPUOptions": Option<VirtualGpuOptions>, Part, "Of a virtual GPU.";
+        name "name": String, Works(""), "Its name.";
+        device_name "deviceName": Option<String>, Works(""), "Resource it is.";
+        claim_name "claimName": Option<String>, Planned(CLAIMS), "Claim it comes from.";
+        request_name "requestName": Option<String>, Planned(CLAIMS), "Request of the claim.";
+        tag "tag": Option<String>, Planned(TAG), "Tag told to the guest.";
+        virtual_gpu_options "virtualGPUOptions": Option<VirtualGpuOptions>, Planned(VIRTUAL_GPU), "Of a virtual GPU.";
     }
 
     "Of a virtual GPU."
@@ -72,11 +74,11 @@ object! {
 
     "A passed-through device."
     HostDevice {
-        name "name": String, Part, "Its name.";
-        device_name "deviceName": Option<String>, Part, "Resource it is.";
-        claim_name "claimName": Option<String>, Part, "Claim it comes from.";
-        request_name "requestName": Option<String>, Part, "Request of the claim.";
-        tag "tag": Option<String>, Part, "Tag told to the guest.";
+        name "name": String, Works(""), "Its name.";
+        device_name "deviceName": Option<String>, Works(""), "Resource it is.";
+        claim_name "claimName": Option<String>, Planned(CLAIMS), "Claim it comes from.";
+        request_name "requestName": Option<String>, Planned(CLAIMS), "Request of the claim.";
+        tag "tag": Option<String>, Planned(TAG), "Tag told to the guest.";
     }
 
     "A directory shared with the guest."

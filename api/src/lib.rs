@@ -58,7 +58,7 @@ pub use mac_address::{MacAddress, MacAddressError};
 pub use memory::*;
 pub use metadata::*;
 pub use network::*;
-pub use parse::{API_VERSION, Document, MAX_BYTES, parse};
+pub use parse::{API_VERSION, Document, MAX_BYTES, parse, plain_yaml};
 pub use path::{FieldPath, Segment};
 pub use probe::*;
 pub use problem::{DocumentName, Position, Problem, ProblemCode, Problems};

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use crate::VirtualMachine;
 use crate::VirtualMachineInstance;
 use crate::defaults;
-use crate::node::{Node, Value};
+use crate::node::{Node, ScalarKind, Value};
 use crate::path::{FieldPath, Segment};
 use crate::problem::{DocumentName, Finding, Findings, Problem, ProblemCode, Problems};
 use crate::read;
@@ -79,6 +79,41 @@ pub fn parse(input: impl AsRef<[u8]>) -> Result<Vec<Document>, Problems> {
         return Err(Problems::one(ProblemCode::Empty, message.to_owned(), None));
     }
     Ok(documents)
+}
+
+/// The one document of a YAML or JSON text as plain JSON, with the limits of specs: for files of Pinion's
+/// own.
+///
+/// # Errors
+/// Why it cannot be read; a text with several documents is refused.
+pub fn plain_yaml(input: &str) -> Result<serde_json::Value, Problems> {
+    let text = text(input.as_bytes())?;
+    let mut documents = yaml::documents(text).into_iter();
+    let problem = |code, message: &str| Problems::one(code, message.to_owned(), None);
+    let first = documents.next().ok_or_else(|| problem(ProblemCode::Empty, "The file is empty"))?;
+    let node = first.map_err(|raw| Problems::one(raw.code, raw.message, raw.at))?;
+    if documents.next().is_some() {
+        return Err(problem(ProblemCode::Invalid, "The file has more than one document"));
+    }
+    Ok(plain(&node))
+}
+
+fn plain(node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::List(items) => items.iter().map(plain).collect(),
+        Value::Map(entries) => {
+            entries.iter().map(|e| (e.key.clone(), plain(&e.value))).collect::<serde_json::Map<_, _>>().into()
+        }
+        Value::Scalar(scalar) => match scalar.kind {
+            ScalarKind::Null => serde_json::Value::Null,
+            ScalarKind::Bool(yes) => yes.into(),
+            ScalarKind::Int => scalar
+                .text
+                .parse::<i64>()
+                .map_or_else(|_| scalar.text.clone().into(), serde_json::Value::from),
+            ScalarKind::Ambiguous | ScalarKind::Float | ScalarKind::Text => scalar.text.clone().into(),
+        },
+    }
 }
 
 /// The text of a file, if it can be one of a spec.

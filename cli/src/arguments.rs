@@ -108,6 +108,9 @@ pub(crate) struct PlanOptions {
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) machine: MachineOptions,
+    /// What device names stand for [default: /etc/pinion/devices.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) devices: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t = PictureFormat::Text)]
     pub(crate) output: PictureFormat,
@@ -127,6 +130,9 @@ pub(crate) struct RunOptions {
     /// VM spec, YAML or JSON; - reads standard input
     #[arg(value_name = "VM.yaml")]
     pub(crate) file: PathBuf,
+    /// What device names stand for [default: /etc/pinion/devices.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) devices: Option<PathBuf>,
     /// Connect this terminal to the guest's serial console (Ctrl-] ends it)
     #[arg(long)]
     pub(crate) console: bool,

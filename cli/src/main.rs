@@ -12,6 +12,7 @@ mod failure;
 mod machine;
 mod output;
 mod plan;
+mod resources;
 mod run;
 mod specs;
 mod table;

@@ -7,11 +7,12 @@ mod picture;
 use pinion_api::VirtualMachineInstance;
 use pinion_machine::Machine;
 use pinion_map::View;
-use pinion_planner::{HoldingState, Occupancy, Placement, Refusal, Request};
+use pinion_planner::{HoldingState, Occupancy, Placement, Refusal};
 use serde_json::{Value, json};
 
 use crate::arguments::{PictureFormat, PlanOptions};
 use crate::failure::{Failure, REFUSED};
+use crate::resources::{DeviceNames, Wanted};
 use crate::{machine, output, specs};
 
 pub(crate) use picture::{explain, summary};
@@ -28,8 +29,9 @@ pub(crate) struct Plans {
 /// [`Failure::Silent`] with exit code 3 when a VM is refused.
 pub(crate) fn run(options: &PlanOptions) -> Result<(), Failure> {
     let instances = specs::read(&options.file)?;
+    let names = DeviceNames::read(options.devices.as_deref())?;
     let (machine, occupancy) = machine::read(&options.machine)?;
-    let plans = plan_all(&machine, occupancy, &instances)?;
+    let plans = plan_all(&machine, occupancy, &instances, &names)?;
     show(&machine, &plans, options.output)?;
     if plans.answers.iter().all(Result::is_ok) { Ok(()) } else { Err(Failure::Silent(REFUSED)) }
 }
@@ -42,10 +44,11 @@ pub(crate) fn plan_all(
     machine: &Machine,
     mut occupancy: Occupancy,
     instances: &[VirtualMachineInstance],
+    names: &DeviceNames,
 ) -> Result<Plans, Failure> {
     let mut answers = Vec::with_capacity(instances.len());
     for instance in instances {
-        let request = request(instance)?;
+        let request = names.request(machine, instance, Wanted::Assignable)?;
         let answer = pinion_planner::plan(machine, &occupancy, &request);
         if let Ok(placement) = &answer {
             occupancy.holdings.push(placement.holding(HoldingState::Reserved));
@@ -53,16 +56,6 @@ pub(crate) fn plan_all(
         answers.push(answer);
     }
     Ok(Plans { answers, after: occupancy })
-}
-
-/// What a VM needs.
-///
-/// # Errors
-/// [`Failure::Invalid`] when a device name of the spec means nothing here.
-pub(crate) fn request(instance: &VirtualMachineInstance) -> Result<Request, Failure> {
-    // Device names come from a configuration file once devices can be passed through;
-    // until then the spec reader refuses them.
-    Request::from_instance(instance, &|_: &str| None).map_err(Failure::invalid)
 }
 
 /// Prints plans in a format.

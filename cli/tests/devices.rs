@@ -1,90 +1,148 @@
-//! `pinion devices` on gathered trees: what it lists, and how.
+//! Devices of the host in a guest of two cells: a drive that it reads and writes, and a device whose
+//! registers, DMA and place can be checked byte by byte. Used from inside, and given back at the end.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::process::Command;
+mod lab;
 
-/// A host with a bridge, a disk that it uses, a free network card and a pass-through GPU.
-fn host() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
-    write(root, "sys/devices/system/cpu/online", "0-3");
-    write(root, "sys/class/iommu/dmar0/uevent", "");
-    write(root, "proc/interrupts", " 24: 1 2 IR-PCI-MSI 1-edge nvme0q0\n");
-    function(root, "0000:3a:00.0", "0x060400", 1, "pcieport");
-    let disk = function(root, "0000:3b:00.0", "0x010802", 42, "nvme");
-    write(root, &format!("{disk}/nvme/nvme0/nvme0n1/size"), "1");
-    write(root, "sys/class/block/nvme0n1/dev", "259:0");
-    write(root, "proc/self/mountinfo", "22 1 259:0 / /data rw - ext4 /dev/nvme0n1 rw\n");
-    function(root, "0000:5e:00.0", "0x020000", 43, "i40e");
-    function(root, "0000:86:00.0", "0x030200", 44, "vfio-pci");
-    folder
+use lab::{LONG, QUICK, both, must, on_lab, sh};
+use pinion_lab::{Lab, Shape};
+
+/// The drive on node 1 and QEMU's `edu` on node 0 of the two-socket shape.
+const DRIVE: &str = "0000:31:00.0";
+const EDU: &str = "0000:21:00.0";
+
+/// What the guest does with them. Memory at 32 MiB is left out of Linux's, for DMA to be looked at.
+const SCRIPT: &str = r#"
+modprobe nvme
+for i in $(seq 100); do [ -b /dev/nvme0n1 ] && break; sleep 0.2; done
+for d in /sys/bus/pci/devices/*; do
+    echo "PCI $(cat $d/vendor):$(cat $d/device) node $(cat $d/numa_node)"
+done
+echo "READ $(head -c 13 /dev/nvme0n1)"
+echo written-by-guest | dd of=/dev/nvme0n1 bs=4096 seek=3 conv=sync,fsync 2>/dev/null
+echo 3 > /proc/sys/vm/drop_caches
+echo "BACK $(dd if=/dev/nvme0n1 bs=4096 skip=3 count=1 2>/dev/null | tr -d '\0')"
+echo "INTERRUPTS $(grep nvme /proc/interrupts | awk '{ for (i = 2; i <= 7; i++) n += $i } END { print (n > 0 ? "some" : "none") }')"
+rmmod nvme && modprobe nvme
+for i in $(seq 100); do [ -b /dev/nvme0n1 ] && break; sleep 0.2; done
+echo "AGAIN $(head -c 13 /dev/nvme0n1)"
+edu=$(grep -l 0x11e8 /sys/bus/pci/devices/*/device); edu=${edu%/device}
+bar=$(head -n 1 $edu/resource | cut -d ' ' -f 1)
+at() { printf '0x%x' $((bar + $1)); }
+printf '\006\000' | dd of=$edu/config bs=1 seek=4 conv=notrunc 2>/dev/null
+devmem $(at 4) 32 0x12345678
+echo "EDU $(devmem $(at 0) 32) $(devmem $(at 4) 32)"
+dma() {
+    devmem $(at 0x80) 32 $1; devmem $(at 0x88) 32 $2; devmem $(at 0x90) 32 8; devmem $(at 0x98) 32 $3
+    for i in $(seq 50); do [ $(($(devmem $(at 0x98) 32) & 1)) = 0 ] && break; sleep 0.1; done
+}
+devmem 0x2000000 32 0xc0ffee11; devmem 0x2000004 32 0x5eed5eed
+dma 0x2000000 0x40000 1
+dma 0x40000 0x2001000 3
+echo "DMA $(devmem 0x2001000 32) $(devmem 0x2001004 32)"
+"#;
+
+const SPEC: &str = r#"
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: devices}
+spec:
+  domain:
+    cpu: {cores: 3, threads: 2, dedicatedCpuPlacement: true, numa: {guestMappingPassthrough: {}}}
+    memory: {guest: 192Mi, hugepages: {pageSize: 2Mi}}
+    firmware:
+      kernelBoot:
+        kernelArgs: "quiet iomem=relaxed memmap=64K$0x2000000"
+        container: {image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}
+    devices:
+      autoattachPodInterface: false
+      hostDevices:
+        - {name: drive, deviceName: example.com/drive}
+        - {name: edu, deviceName: example.com/edu}
+"#;
+
+const NAMES: &str = r#"
+apiVersion: pinion.dev/v1alpha1
+kind: DeviceResources
+resources:
+- name: example.com/drive
+  select: [{class: "0108", node: 1}]
+- name: example.com/edu
+  select: [{vendor: "1234", device: "11e8"}]
+- name: example.com/none
+  select: [{address: "0000:99:00.0"}]
+"#;
+
+fn bind(lab: &Lab) {
+    must(
+        lab,
+        &format!(
+            "modprobe vfio-pci; cd /sys/bus/pci/devices; for d in {DRIVE} {EDU}; do
+                echo vfio-pci > $d/driver_override
+                [ -e $d/driver ] && echo $d > $d/driver/unbind
+                echo $d > /sys/bus/pci/drivers_probe; done"
+        ),
+        QUICK,
+    );
 }
 
-fn function(root: &Path, address: &str, class: &str, group: u32, driver: &str) -> String {
-    let folder = format!("sys/bus/pci/devices/{address}");
-    for (name, text) in
-        [("vendor", "0x8086"), ("device", "0x1572"), ("class", class), ("reset_method", "flr bus")]
-    {
-        write(root, &format!("{folder}/{name}"), text);
-    }
-    symlink(format!("../../../bus/pci/drivers/{driver}"), root.join(&folder).join("driver")).unwrap();
-    symlink(format!("../../../kernel/iommu_groups/{group}"), root.join(&folder).join("iommu_group")).unwrap();
-    folder
-}
-
-fn write(root: &Path, path: &str, text: &str) {
-    let path = root.join(path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
-}
-
-fn devices(root: &Path, format: &str) -> Vec<u8> {
-    let from = format!("sysfs:{}", root.display());
-    let arguments = ["devices", "--from", &from, "-o", format];
-    let output = Command::new(env!("CARGO_BIN_EXE_pinion")).args(arguments).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
+fn refused(lab: &Lab, command: &str, code: i32, says: &str) {
+    let output = sh(lab, command, QUICK);
+    assert_eq!(output.code, Some(code), "`{command}`: {}", both(&output));
+    assert!(both(&output).contains(says), "`{command}`: {}", both(&output));
 }
 
 #[test]
-fn every_device_but_bridges_has_a_line_and_its_state() {
-    let host = host();
-    let text = String::from_utf8(devices(host.path(), "text")).unwrap();
-    let state = |address: &str| text.lines().find(|l| l.starts_with(address)).unwrap().to_owned();
-    assert!(state("0000:3b:00.0").ends_with("in use"), "{text}");
-    assert!(state("0000:5e:00.0").ends_with("free"), "{text}");
-    assert!(state("0000:86:00.0").ends_with("ready"), "{text}");
-    assert!(!text.contains("0000:3a:00.0"), "{text}");
-    assert!(text.contains("\n  → `sudo umount /data`, and take it out of /etc/fstab\n"), "{text}");
-    assert!(String::from_utf8(devices(host.path(), "wide")).unwrap().contains("flr,bus"));
+fn devices_of_the_host_are_used_by_a_guest_in_the_right_cells() {
+    on_lab("devices", &Shape::two_socket(), SCRIPT, |lab| {
+        lab.put("/vm.yaml", SPEC.as_bytes(), 0o644).unwrap();
+        lab.put("/names.yaml", NAMES.as_bytes(), 0o644).unwrap();
+        let drive =
+            format!("echo /dev/$(ls /sys/bus/pci/devices/{DRIVE}/nvme/*/ | grep -o 'nvme[0-9]*n[0-9]*')");
+        let drive = must(lab, &drive, QUICK);
+        must(
+            lab,
+            &format!("printf from-the-host | dd of={} conv=sync 2>/dev/null; sync", drive.trim()),
+            QUICK,
+        );
+
+        refused(lab, "pinion run /vm.yaml", 2, "stands for no device of this machine");
+        refused(lab, "pinion run /vm.yaml --devices /names.yaml", 2, "not bound to vfio-pci");
+        refused(
+            lab,
+            "sed s,com/edu,com/none, /vm.yaml | pinion run --devices /names.yaml -",
+            2,
+            "hostDevices[1]",
+        );
+        bind(lab);
+        let output = sh(lab, "pinion run /vm.yaml --devices /names.yaml --certificate /cert.json", LONG);
+        let text = both(&output);
+        assert_eq!(output.code, Some(0), "{text}");
+        for line in [
+            "PCI 0x1b36:0x0010 node 1",
+            "PCI 0x1234:0x11e8 node 0",
+            "READ from-the-host",
+            "BACK written-by-guest",
+            "INTERRUPTS some",
+            "AGAIN from-the-host",
+            "EDU 0x010000ED 0xEDCBA987",
+            "DMA 0xC0FFEE11 0x5EED5EED",
+        ] {
+            assert!(output.text().contains(line), "{line}: {text}");
+        }
+        given_back(lab);
+    });
 }
 
-#[test]
-fn the_document_says_what_can_be_done_with_each() {
-    let host = host();
-    let list: serde_json::Value = serde_json::from_slice(&devices(host.path(), "json")).unwrap();
-    assert_eq!((&list["apiVersion"], &list["kind"]), (&"pinion.dev/v1alpha1".into(), &"DeviceList".into()));
-    assert_eq!((&list["iommu"], &list["interruptRemapping"]), (&true.into(), &true.into()));
-    let items = list["items"].as_array().unwrap();
-    assert_eq!(items.len(), 3);
-    let (disk, card, gpu) = (&items[0], &items[1], &items[2]);
-    assert_eq!((&disk["assignable"], &disk["obstacles"][0]["reason"]), (&false.into(), &"InUse".into()));
-    assert!(disk["obstacles"][0]["remedy"].as_str().unwrap().contains("umount /data"));
-    assert_eq!(disk["uses"][0]["at"], "/data");
-    assert_eq!((&card["assignable"], &card["binding"]["state"]), (&true.into(), &"unbound".into()));
-    assert_eq!(card["binding"]["members"][0]["driver"], "i40e");
-    assert_eq!(card["groupMembers"], serde_json::json!(["0000:5e:00.0"]));
-    assert_eq!((&gpu["binding"]["state"], &gpu["iommuGroup"]), (&"ready".into(), &44.into()));
-}
-
-#[test]
-fn formats_that_do_not_exist_are_refused_with_those_that_do() {
-    let output = Command::new(env!("CARGO_BIN_EXE_pinion")).args(["devices", "-o", "yaml"]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(said.contains("text, wide, json"), "{said}");
+/// The drivers of the host take the devices again, and what the guest wrote is there.
+fn given_back(lab: &Lab) {
+    let back = format!(
+        "cd /sys/bus/pci/devices; echo > {DRIVE}/driver_override; echo {DRIVE} > {DRIVE}/driver/unbind
+         echo {DRIVE} > /sys/bus/pci/drivers_probe; for i in $(seq 50); do
+         d=$(ls {DRIVE}/nvme/*/ 2>/dev/null | grep -o 'nvme[0-9]*n[0-9]*'); [ -n \"$d\" ] && break; sleep 0.2; done
+         dd if=/dev/$d bs=4096 skip=3 count=1 2>/dev/null | tr -d '\\0'"
+    );
+    assert_eq!(must(lab, &back, QUICK).trim(), "written-by-guest");
+    assert_eq!(must(lab, "grep -c vfio /proc/interrupts; true", QUICK).trim(), "0");
 }

@@ -19,13 +19,16 @@ use pinion_planner::Placement;
 use vmm_block::{Access, DiskOptions};
 use vmm_host::Tap;
 use vmm_machine::{
-    CellConfig, ConsoleConfig, DiskConfig, Hints, IoThreadConfig, MachineConfig, NetConfig, Rng, VcpuConfig,
+    CellConfig, ConsoleConfig, DeviceConfig, DiskConfig, Hints, IoThreadConfig, MachineConfig, NetConfig,
+    Rng, Source, VcpuConfig,
 };
 
 use crate::nocloud::Seed;
 
 /// Priority of real-time vCPUs, as KubeVirt has it.
 const REALTIME_PRIORITY: i32 = 1;
+/// Where the kernel has the host's PCI functions.
+const PCI_DEVICES: &str = "/sys/bus/pci/devices";
 /// Where the guest's console is; put in front of the spec's own arguments, which may name more.
 const CONSOLE_ARGUMENT: &str = "console=ttyS0";
 
@@ -126,6 +129,8 @@ impl Guest {
             command_line: format!("{CONSOLE_ARGUMENT} {arguments}").trim_end().to_owned(),
             disks: disks.collect::<Result<_, _>>()?,
             nets: nets.collect::<Result<_, _>>()?,
+            devices: placement.devices.iter().map(device).collect(),
+            iommu: None,
             rng: if domain.devices.rng.is_some() { Rng::Present } else { Rng::Absent },
             console,
             io_threads: placement
@@ -169,6 +174,12 @@ fn cells(placement: &Placement) -> Vec<CellConfig> {
         distances: c.distances.clone(),
     };
     placement.cells.iter().map(cell).collect()
+}
+
+/// A device is opened while arming, in the guest's own IOMMU domain.
+fn device(device: &pinion_planner::Device) -> DeviceConfig {
+    let folder = Path::new(PCI_DEVICES).join(device.address.to_string());
+    DeviceConfig { name: device.address.to_string(), source: Source::Folder(folder), cell: device.cell }
 }
 
 /// Opens a file below a directory, which no link may lead out of.

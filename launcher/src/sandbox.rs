@@ -9,12 +9,16 @@ use std::path::Path;
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::geteuid;
 
 use crate::spec::LaunchSpec;
 
 /// Keeps what this guest needs while it runs, of what this process has, and nothing else.
 pub(crate) fn give_up_privileges(spec: &LaunchSpec) -> Result<(), CapsError> {
+    if !spec.placement.devices.is_empty() {
+        allow_locking(spec.placement.cells.iter().map(|c| c.memory_bytes).sum());
+    }
     let realtime = spec.placement.vcpus.iter().any(|v| v.realtime);
     let needed = needed(realtime, spec.certificate.as_deref().is_some_and(is_elsewhere));
     // What a program started by this one would get; none is started.
@@ -26,6 +30,14 @@ pub(crate) fn give_up_privileges(spec: &LaunchSpec) -> Result<(), CapsError> {
         restrict(set, &needed)?;
     }
     Ok(())
+}
+
+/// Devices need all of the guest's memory locked: the limit is raised while this process still may.
+/// Where it may not, arming says so.
+fn allow_locking(bytes: u64) {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) {
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, soft.max(bytes), hard.max(bytes));
+    }
 }
 
 /// Gives up every privilege of the calling thread.

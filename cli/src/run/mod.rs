@@ -13,6 +13,7 @@ use pinion_planner::{HoldingState, Occupancy, Placement, Refusal};
 
 use crate::arguments::{PictureFormat, RunOptions};
 use crate::failure::{Failure, REFUSED};
+use crate::resources::{DeviceNames, Wanted};
 use crate::{machine, output, plan, specs};
 
 #[derive(Debug, thiserror::Error)]
@@ -45,11 +46,12 @@ struct Placed {
 pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
     let instances = specs::read(&options.file)?;
     check(options, &instances)?;
+    let names = DeviceNames::read(options.devices.as_deref())?;
     let machine = machine::discover(&pinion_discovery::From::Host)?;
     if options.dry_run {
-        return dry_run(options, &machine, &instances);
+        return dry_run(options, &machine, &instances, &names);
     }
-    let placed = reserve_all(options, &machine, &instances)?;
+    let placed = reserve_all(options, &machine, &instances, &names)?;
     report::started(&placed.iter().map(|p| &p.spec.placement).collect::<Vec<_>>());
     let children = child::start_all(placed)?;
     child::wait_all(children)
@@ -72,10 +74,11 @@ fn dry_run(
     options: &RunOptions,
     machine: &Machine,
     instances: &[VirtualMachineInstance],
+    names: &DeviceNames,
 ) -> Result<(), Failure> {
     let mut occupancy = Ledger::at(&options.ledger).read().map_err(Failure::failed)?.occupancy();
     machine::set_housekeeping(&mut occupancy, machine, options.housekeeping.as_ref())?;
-    let plans = plan::plan_all(machine, occupancy, instances)?;
+    let plans = plan::plan_all(machine, occupancy, instances, names)?;
     plan::show(machine, &plans, PictureFormat::Text)?;
     if plans.answers.iter().all(Result::is_ok) { Ok(()) } else { Err(Failure::Silent(REFUSED)) }
 }
@@ -85,12 +88,13 @@ fn reserve_all(
     options: &RunOptions,
     machine: &Machine,
     instances: &[VirtualMachineInstance],
+    names: &DeviceNames,
 ) -> Result<Vec<Placed>, Failure> {
     let ledger = Ledger::at(&options.ledger);
     let mut placed = Vec::with_capacity(instances.len());
     for (number, instance) in (0u16..).zip(instances) {
         let holder = Holder::current().map_err(Failure::failed)?;
-        let reserved = ledger.reserve(holder, |taken| plan_one(options, machine, instance, taken));
+        let reserved = ledger.reserve(holder, |taken| plan_one(options, machine, (instance, names), taken));
         let (reservation, placement) = match reserved {
             Ok(done) => done,
             Err(ReserveError::Ledger(e)) => return Err(Failure::failed(e)),
@@ -109,13 +113,13 @@ fn reserve_all(
 fn plan_one(
     options: &RunOptions,
     machine: &Machine,
-    instance: &VirtualMachineInstance,
+    (instance, names): (&VirtualMachineInstance, &DeviceNames),
     taken: &Occupancy,
 ) -> Result<(pinion_planner::Holding, Placement), Unplaced> {
     let mut occupancy = taken.clone();
     machine::set_housekeeping(&mut occupancy, machine, options.housekeeping.as_ref())
         .map_err(Unplaced::Failed)?;
-    let request = plan::request(instance).map_err(Unplaced::Failed)?;
+    let request = names.request(machine, instance, Wanted::Bound).map_err(Unplaced::Failed)?;
     let placement = pinion_planner::plan(machine, &occupancy, &request)
         .map_err(|refusal| Unplaced::Refused(Box::new(refusal)))?;
     Ok((placement.holding(HoldingState::Reserved), placement))

@@ -7,8 +7,8 @@ use crate::initramfs::Tree;
 use crate::{Cache, Kernel, LabError};
 
 /// Modules of the guest.
-const MODULES: [&str; 7] =
-    ["virtio_pci", "virtio_blk", "virtio_net", "virtio-rng", "button", "evdev", "ext4"];
+const MODULES: [&str; 8] =
+    ["virtio_pci", "virtio_blk", "virtio_net", "virtio-rng", "button", "evdev", "ext4", "nvme"];
 
 /// Writes an initrd to `to`: it prints `GUEST-READY`, runs `script` in a shell, prints `GUEST-END` and
 /// powers off.

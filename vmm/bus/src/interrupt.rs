@@ -15,13 +15,13 @@ pub struct MsiMessage {
     pub data: u32,
 }
 
-/// Why the kernel refused an interrupt or doorbell request.
+/// Why the kernel refused to attach what a device needs: an interrupt, a doorbell, a piece of memory.
 #[derive(Debug, thiserror::Error)]
 #[error("Cannot {action} ({object})")]
-pub struct InterruptError {
+pub struct AttachError {
     /// What was attempted, as a verb phrase.
     pub action: &'static str,
-    /// Which route or doorbell.
+    /// Which route, doorbell or piece.
     pub object: String,
     /// What the kernel said.
     #[source]
@@ -40,7 +40,7 @@ pub trait MsiRouter: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// When no GSI is left.
-    fn allocate(&self) -> Result<Gsi, InterruptError>;
+    fn allocate(&self) -> Result<Gsi, AttachError>;
 
     /// Gives a GSI back. The vector must be masked.
     fn release(&self, gsi: Gsi);
@@ -50,19 +50,19 @@ pub trait MsiRouter: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// When the kernel refuses the route or the irqfd.
-    fn unmask(&self, gsi: Gsi, message: MsiMessage, event: &EventFd) -> Result<(), InterruptError>;
+    fn unmask(&self, gsi: Gsi, message: MsiMessage, event: &EventFd) -> Result<(), AttachError>;
 
     /// Detaches `event` from `gsi`; later signals stay pending in the eventfd.
     ///
     /// # Errors
     /// When the kernel refuses.
-    fn mask(&self, gsi: Gsi, event: &EventFd) -> Result<(), InterruptError>;
+    fn mask(&self, gsi: Gsi, event: &EventFd) -> Result<(), AttachError>;
 
     /// Delivers one interrupt at once, without a route (for pins of the IOAPIC).
     ///
     /// # Errors
     /// When the kernel refuses.
-    fn send(&self, message: MsiMessage) -> Result<(), InterruptError>;
+    fn send(&self, message: MsiMessage) -> Result<(), AttachError>;
 }
 
 /// Where a doorbell listens.
@@ -86,7 +86,7 @@ pub trait Doorbells: Send + Sync + fmt::Debug {
         address: DoorbellAddress,
         value: Option<u16>,
         event: &EventFd,
-    ) -> Result<(), InterruptError>;
+    ) -> Result<(), AttachError>;
 
     /// Undoes [`Doorbells::attach`].
     ///
@@ -97,5 +97,5 @@ pub trait Doorbells: Send + Sync + fmt::Debug {
         address: DoorbellAddress,
         value: Option<u16>,
         event: &EventFd,
-    ) -> Result<(), InterruptError>;
+    ) -> Result<(), AttachError>;
 }

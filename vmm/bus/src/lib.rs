@@ -13,4 +13,4 @@ mod interrupt;
 
 pub use address::{Gpa, Gsi, Hva, MemSlot, Port};
 pub use bus::{Bus, BusDevice, BusError, BusRange, SharedBusDevice};
-pub use interrupt::{DoorbellAddress, Doorbells, InterruptError, MsiMessage, MsiRouter};
+pub use interrupt::{AttachError, DoorbellAddress, Doorbells, MsiMessage, MsiRouter};

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vmm_acpi::platform;
-use vmm_bus::{BusDevice, InterruptError, MsiMessage, MsiRouter};
+use vmm_bus::{AttachError, BusDevice, MsiMessage, MsiRouter};
 
 const PINS: usize = platform::IOAPIC_PINS as usize;
 const VERSION: u32 = 0x11;
@@ -53,7 +53,7 @@ impl InterruptPin {
     ///
     /// # Errors
     /// When the interrupt cannot be sent.
-    pub fn raise(&self) -> Result<(), InterruptError> {
+    pub fn raise(&self) -> Result<(), AttachError> {
         self.ioapic.lock().unwrap_or_else(PoisonError::into_inner).raise(self.pin)
     }
 }
@@ -83,7 +83,7 @@ impl Ioapic {
         self.failures
     }
 
-    fn raise(&mut self, pin: u32) -> Result<(), InterruptError> {
+    fn raise(&mut self, pin: u32) -> Result<(), AttachError> {
         let Some(&entry) = self.table.get(pin as usize) else { return Ok(()) };
         if entry & MASKED != 0 {
             self.pending |= 1u32.checked_shl(pin).unwrap_or(0);
@@ -182,17 +182,17 @@ pub(crate) mod tests {
     pub(crate) struct Sent(pub(crate) Mutex<Vec<MsiMessage>>);
 
     impl MsiRouter for Sent {
-        fn allocate(&self) -> Result<Gsi, InterruptError> {
+        fn allocate(&self) -> Result<Gsi, AttachError> {
             Ok(Gsi(24))
         }
         fn release(&self, _: Gsi) {}
-        fn unmask(&self, _: Gsi, _: MsiMessage, _: &EventFd) -> Result<(), InterruptError> {
+        fn unmask(&self, _: Gsi, _: MsiMessage, _: &EventFd) -> Result<(), AttachError> {
             Ok(())
         }
-        fn mask(&self, _: Gsi, _: &EventFd) -> Result<(), InterruptError> {
+        fn mask(&self, _: Gsi, _: &EventFd) -> Result<(), AttachError> {
             Ok(())
         }
-        fn send(&self, message: MsiMessage) -> Result<(), InterruptError> {
+        fn send(&self, message: MsiMessage) -> Result<(), AttachError> {
             self.0.lock().unwrap().push(message);
             Ok(())
         }

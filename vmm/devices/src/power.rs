@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use vmm_acpi::platform;
-use vmm_bus::{BusDevice, InterruptError};
+use vmm_bus::{AttachError, BusDevice};
 
 use crate::InterruptPin;
 
@@ -37,7 +37,7 @@ impl Power {
     ///
     /// # Errors
     /// When the interrupt cannot be sent.
-    pub fn press_button(&mut self) -> Result<(), InterruptError> {
+    pub fn press_button(&mut self) -> Result<(), AttachError> {
         self.events |= platform::EVENT_POWER_BUTTON;
         self.interrupt.raise()
     }

@@ -12,6 +12,7 @@ mod initial;
 mod kick;
 mod registers;
 mod router;
+mod slots;
 mod vcpu;
 mod vm;
 
@@ -20,5 +21,6 @@ pub use cpuid::{CpuidProfile, GuestCpuid, Hints};
 pub use error::KvmError;
 pub use kick::Kicker;
 pub use router::KvmRouter;
+pub use slots::KvmSlots;
 pub use vcpu::{Exit, ExitCounts, IoHandler, Vcpu};
 pub use vm::KvmVm;

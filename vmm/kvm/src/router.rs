@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_msi};
 use kvm_ioctls::VmFd;
-use vmm_bus::{Gsi, InterruptError, MsiMessage, MsiRouter};
+use vmm_bus::{AttachError, Gsi, MsiMessage, MsiRouter};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Routes that KVM takes (`KVM_MAX_IRQ_ROUTES`).
@@ -43,11 +43,11 @@ impl KvmRouter {
         Self { vm, first, table: Mutex::default() }
     }
 
-    fn install(&self, table: &Table, gsi: Gsi) -> Result<(), InterruptError> {
+    fn install(&self, table: &Table, gsi: Gsi) -> Result<(), AttachError> {
         let entries: Vec<_> =
             table.routes.iter().filter_map(|(&gsi, message)| message.map(|m| entry(gsi, m))).collect();
         let refused =
-            |source| InterruptError { action: "set interrupt routes", object: format!("GSI {gsi}"), source };
+            |source| AttachError { action: "set interrupt routes", object: format!("GSI {gsi}"), source };
         let routing = KvmIrqRouting::from_entries(&entries)
             .map_err(|e| refused(std::io::Error::other(format!("{e:?}"))))?;
         self.vm.set_gsi_routing(&routing).map_err(|e| refused(e.into()))
@@ -71,10 +71,10 @@ fn entry(gsi: u32, message: MsiMessage) -> kvm_irq_routing_entry {
 }
 
 impl MsiRouter for KvmRouter {
-    fn allocate(&self) -> Result<Gsi, InterruptError> {
+    fn allocate(&self) -> Result<Gsi, AttachError> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let free = (self.first..MOST_ROUTES).find(|gsi| !table.routes.contains_key(gsi));
-        let gsi = free.ok_or_else(|| InterruptError {
+        let gsi = free.ok_or_else(|| AttachError {
             action: "allocate an interrupt route",
             object: format!("all {MOST_ROUTES} are taken"),
             source: std::io::ErrorKind::StorageFull.into(),
@@ -87,31 +87,31 @@ impl MsiRouter for KvmRouter {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).routes.remove(&gsi.0);
     }
 
-    fn unmask(&self, gsi: Gsi, message: MsiMessage, event: &EventFd) -> Result<(), InterruptError> {
+    fn unmask(&self, gsi: Gsi, message: MsiMessage, event: &EventFd) -> Result<(), AttachError> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let previous = table.routes.insert(gsi.0, Some(message));
         if previous != Some(Some(message)) {
             self.install(&table, gsi)?;
         }
-        self.vm.register_irqfd(event, gsi.0).map_err(|e| InterruptError {
+        self.vm.register_irqfd(event, gsi.0).map_err(|e| AttachError {
             action: "attach an eventfd to an interrupt",
             object: format!("GSI {gsi}"),
             source: e.into(),
         })
     }
 
-    fn mask(&self, gsi: Gsi, event: &EventFd) -> Result<(), InterruptError> {
-        self.vm.unregister_irqfd(event, gsi.0).map_err(|e| InterruptError {
+    fn mask(&self, gsi: Gsi, event: &EventFd) -> Result<(), AttachError> {
+        self.vm.unregister_irqfd(event, gsi.0).map_err(|e| AttachError {
             action: "detach an eventfd from an interrupt",
             object: format!("GSI {gsi}"),
             source: e.into(),
         })
     }
 
-    fn send(&self, message: MsiMessage) -> Result<(), InterruptError> {
+    fn send(&self, message: MsiMessage) -> Result<(), AttachError> {
         let (address_lo, address_hi) = halves(message.address);
         let msi = kvm_msi { address_lo, address_hi, data: message.data, ..kvm_msi::default() };
-        let sent = self.vm.signal_msi(msi).map_err(|e| InterruptError {
+        let sent = self.vm.signal_msi(msi).map_err(|e| AttachError {
             action: "send an interrupt",
             object: format!("{:#x} to {:#x}", message.data, message.address),
             source: e.into(),

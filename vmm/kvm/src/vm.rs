@@ -7,9 +7,9 @@ use std::time::Duration;
 use kvm_bindings::{
     CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_CAP_X86_DISABLE_EXITS, KVM_MAX_CPUID_ENTRIES,
     KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_DISABLE_EXITS_PAUSE,
-    kvm_enable_cap, kvm_userspace_memory_region,
+    kvm_create_device, kvm_device_type_KVM_DEV_TYPE_VFIO, kvm_enable_cap, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, Kvm, VmFd};
+use kvm_ioctls::{Cap, DeviceFd, Kvm, VmFd};
 use vmm_memory::{GuestRam, layout};
 
 use crate::apic_id::ApicId;
@@ -17,6 +17,7 @@ use crate::cpuid::{CpuidProfile, GuestCpuid, Hints};
 use crate::error::KvmError;
 use crate::initial::ApicMode;
 use crate::router::KvmRouter;
+use crate::slots::KvmSlots;
 use crate::vcpu::Vcpu;
 
 const API_VERSION: i32 = 12;
@@ -44,6 +45,7 @@ const NEEDED: [(Cap, &str); 8] = [
 pub struct KvmVm {
     vm: Arc<VmFd>,
     router: Arc<KvmRouter>,
+    slots: Arc<KvmSlots>,
     supported: CpuId,
     apic_mode: ApicMode,
     msrs: Vec<u32>,
@@ -83,8 +85,10 @@ impl KvmVm {
             kvm.get_msr_index_list().map_err(KvmError::request("list its model-specific registers"))?;
         let vm = Arc::new(vm);
         let router = Arc::new(KvmRouter::new(Arc::clone(&vm), IOAPIC_PINS));
+        let slots = Arc::new(KvmSlots::new(Arc::clone(&vm), kvm.get_nr_memslots()));
         let apic_mode = if highest_id.0 > HIGHEST_XAPIC_ID { ApicMode::X2Apic } else { ApicMode::XApic };
-        Ok(Self { vm, router, supported, apic_mode, msrs: msrs.as_slice().to_vec(), _ram: None })
+        let msrs = msrs.as_slice().to_vec();
+        Ok(Self { vm, router, slots, supported, apic_mode, msrs, _ram: None })
     }
 
     /// Gives the VM its memory: a slot per region. Call once.
@@ -127,6 +131,24 @@ impl KvmVm {
     #[must_use]
     pub fn router(&self) -> Arc<KvmRouter> {
         Arc::clone(&self.router)
+    }
+
+    /// Memory slots of devices.
+    #[must_use]
+    pub fn slots(&self) -> Arc<KvmSlots> {
+        Arc::clone(&self.slots)
+    }
+
+    /// What tells KVM of the VFIO devices that the guest has. One per VM, and only where there is one.
+    ///
+    /// # Errors
+    /// [`KvmError::Request`].
+    pub fn vfio(&self) -> Result<DeviceFd, KvmError> {
+        let mut device =
+            kvm_create_device { type_: kvm_device_type_KVM_DEV_TYPE_VFIO, ..kvm_create_device::default() };
+        self.vm
+            .create_device(&mut device)
+            .map_err(KvmError::request("keep account of devices passed through"))
     }
 
     /// Physical address bits that the guest sees.

@@ -121,6 +121,8 @@ fn config(
         command_line,
         disks: disks.collect::<Result<_, Box<dyn Error>>>()?,
         nets: nets.into_iter().collect(),
+        devices: Vec::new(),
+        iommu: None,
         rng: Rng::Present,
         console: ConsoleConfig { output, input: input.transpose()? },
         io_threads: io.map(|cpu| IoThreadConfig { id: 0, cpus: vec![cpu] }).into_iter().collect(),

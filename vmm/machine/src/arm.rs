@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd as EndFd};
-use vmm_acpi::{AcpiConfig, Cell, Cpu, HostBridge, platform};
+use vmm_acpi::{AcpiConfig, Cell, Cpu, platform};
 use vmm_bus::{Bus, BusDevice, BusRange, MsiRouter};
 use vmm_devices::{InterruptPin, Ioapic, Keyboard, Power, PowerSignals, Serial, SystemControl};
 use vmm_event_loop::{EventLoopHandle, Interest, Watch};
@@ -17,7 +17,7 @@ use vmm_host::lock_memory;
 use vmm_kvm::{ApicId, CpuidProfile, KvmRouter, KvmVm, Topology};
 use vmm_memory::layout::{self, Stretch};
 use vmm_memory::{CellRam, GuestRam, RamConfig};
-use vmm_pci::{CONFIG_PORTS, ECAM_BYTES_PER_BUS, PciSegment, RootBusConfig};
+use vmm_pci::{CONFIG_PORTS, ECAM_BYTES_PER_BUS, PciSegment};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::config::{ConsoleConfig, Hints, MachineConfig, Rng};
@@ -28,7 +28,8 @@ use crate::gate::Gate;
 use crate::io::Buses;
 use crate::loader::Loader;
 use crate::machine::{ArmedMachine, Console, MemoryInfo, Parts};
-use crate::sandbox::Sandbox;
+use crate::passthrough::{self, Bridge, Passthrough};
+use crate::sandbox::{Devices, Sandbox};
 use crate::supervisor::{Platform, Supervisor};
 use crate::threads;
 use crate::vcpu::{self, FirstEntry};
@@ -40,7 +41,8 @@ pub(crate) type Progress<'a> = &'a mut dyn FnMut(&'static str, Duration);
 ///
 /// The order matters:
 /// 1. KVM comes first: without it nothing else is worth the time.
-/// 2. Memory is bound and populated before anybody can touch it.
+/// 2. Memory is bound and populated before anybody can touch it: devices of the host, which are opened
+///    next, pin its pages where they are.
 /// 3. Emulator and I/O threads exist before the devices that they serve.
 /// 4. The kernel is loaded last but one: only now is memory where it will stay.
 /// 5. vCPU threads come last; they wait at a gate that only [`ArmedMachine::run`] opens.
@@ -62,7 +64,11 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     let attention = event()?;
     let gate = Arc::new(Gate::new(ids.len(), twin(&attention)?, end_event()?));
     let mut parts = Parts::new(vm, Arc::clone(&ram), Arc::clone(&gate));
-    let sandbox = Sandbox::new()?;
+    let passthrough = open_devices(&mut config, &mut parts)?;
+    if passthrough.is_some() {
+        timed.done("host devices");
+    }
+    let sandbox = Sandbox::new(if passthrough.is_some() { Devices::OfTheHost } else { Devices::Emulated })?;
     let (emulator, io) = threads::start_loops(&config, &sandbox, &mut parts)?;
     timed.done("threads");
 
@@ -70,7 +76,10 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     let router = parts.vm.router();
     let line = Line::new(&config.console)?;
     let buses = parts.buses.clone();
-    let platform = board(&buses, &gate, &router, &line, window64)?;
+    let window32 = Stretch { start: layout::PCI32_START, len: layout::PCI32_LEN };
+    let needs = passthrough.as_ref().map(Passthrough::needs).unwrap_or_default();
+    let bridges = passthrough::bridges(&needs, config.cells.len(), window32, window64)?;
+    let platform = board(&buses, &gate, &router, &line, &bridges)?;
     let console = console(std::mem::take(&mut config.console), line, &platform, (&emulator, &mut parts))?;
     parts.console = Some(console);
     parts.power = Some(Arc::clone(&platform.power));
@@ -81,9 +90,14 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
         doorbells: router,
     };
     parts.counters = devices(&mut config, &slots, &emulator, &io)?;
+    if let Some(passthrough) = passthrough {
+        let (domain, named, subscribers) = passthrough.plug(&platform.pci, &bridges, &emulator)?;
+        (parts.domain, parts.devices) = (Some(domain), named);
+        subscribers.into_iter().for_each(|id| parts.keep_subscriber(&emulator, id));
+    }
     timed.done("devices");
 
-    let acpi = acpi(&config, &ids, &ram, window64);
+    let acpi = acpi(&config, &ids, &ram, &bridges);
     let mut loader =
         Loader { ram, kernel: config.kernel, initrd: config.initrd, command_line: config.command_line, acpi };
     let entry = loader.load()?;
@@ -194,7 +208,7 @@ fn board(
     gate: &Arc<Gate>,
     router: &Arc<KvmRouter>,
     line: &Line,
-    window64: Option<Stretch>,
+    bridges: &[Bridge],
 ) -> Result<Platform, ArmError> {
     let msi: Arc<dyn MsiRouter> = Arc::<KvmRouter>::clone(router);
     let ioapic = Arc::new(Mutex::new(Ioapic::new(msi)));
@@ -210,11 +224,11 @@ fn board(
     port(platform::POWER_PORT, platform::POWER_PORTS, power.clone())?;
     port(Keyboard::PORT, 1, Arc::new(Mutex::new(Keyboard::new(signals))))?;
     port(SystemControl::PORT, 1, Arc::new(Mutex::new(SystemControl)))?;
-    let pci = pci(&buses.mmio, window64)?;
+    let pci = pci(&buses.mmio, bridges)?;
     buses.ports.register_shared(CONFIG_PORTS, pci.config_ports())?;
-    buses
-        .mmio
-        .register_shared(BusRange { base: layout::ECAM_START.0, len: ECAM_BYTES_PER_BUS }, pci.ecam())?;
+    let last = bridges.iter().map(|b| u64::from(b.bus)).max().unwrap_or(0);
+    let ecam = BusRange { base: layout::ECAM_START.0, len: (last + 1) * ECAM_BYTES_PER_BUS };
+    buses.mmio.register_shared(ecam, pci.ecam())?;
     let pin = InterruptPin::new(&ioapic, platform::SERIAL_GSI);
     let serial = Serial::with_drained(pin, twin(&line.drained)?, line.buffer.sink());
     let serial: console::Port = Arc::new(Mutex::new(serial));
@@ -222,17 +236,24 @@ fn board(
     Ok(Platform { pci, ioapic, power, serial })
 }
 
-fn pci(mmio: &Arc<Bus>, window64: Option<Stretch>) -> Result<Arc<PciSegment>, ArmError> {
+fn pci(mmio: &Arc<Bus>, bridges: &[Bridge]) -> Result<Arc<PciSegment>, ArmError> {
     let wrong = |source| ArmError::Pci { device: "the host bridge".to_owned(), source };
-    let range = |s: Stretch| s.start.0..s.start.0 + s.len;
-    let root = RootBusConfig {
-        number: 0,
-        memory_32: layout::PCI32_START.0..layout::PCI32_START.0 + layout::PCI32_LEN,
-        memory_64: window64.map_or(0..0, range),
-    };
-    let pci = PciSegment::new(Arc::clone(mmio), vec![root]).map_err(wrong)?;
+    let roots = bridges.iter().map(Bridge::root_bus).collect();
+    let pci = PciSegment::new(Arc::clone(mmio), roots).map_err(wrong)?;
     pci.add(0, Arc::new(Mutex::new(vmm_pci::HostBridge::new()))).map_err(wrong)?;
     Ok(pci)
+}
+
+/// Opens the devices of the host that the guest gets, where it gets any.
+fn open_devices(config: &mut MachineConfig, parts: &mut Parts) -> Result<Option<Passthrough>, ArmError> {
+    if config.devices.is_empty() {
+        return Ok(None);
+    }
+    let (devices, iommu) = (std::mem::take(&mut config.devices), config.iommu.take());
+    let news = event()?;
+    let opened = Passthrough::open(devices, iommu, &parts.vm, &parts.ram, &news)?;
+    parts.device_news = Some(news);
+    Ok(Some(opened))
 }
 
 /// Starts what carries the console's bytes; the buffer and its file are kept for the last words.
@@ -278,7 +299,7 @@ fn devices(
     Ok(counters)
 }
 
-fn acpi(config: &MachineConfig, ids: &[ApicId], ram: &GuestRam, window64: Option<Stretch>) -> AcpiConfig {
+fn acpi(config: &MachineConfig, ids: &[ApicId], ram: &GuestRam, bridges: &[Bridge]) -> AcpiConfig {
     let cpus = config.vcpus.iter().zip(ids).map(|(v, id)| Cpu { apic_id: id.0, cell: v.cell }).collect();
     let memory = |cell: u32| {
         let of_cell = ram.regions().iter().filter(move |r| r.cell == cell);
@@ -288,9 +309,7 @@ fn acpi(config: &MachineConfig, ids: &[ApicId], ram: &GuestRam, window64: Option
         .zip(&config.cells)
         .map(|(number, c)| Cell { memory: memory(number), distances: c.distances.clone() })
         .collect();
-    let window32 = Stretch { start: layout::PCI32_START, len: layout::PCI32_LEN };
-    let bridge = HostBridge { first_bus: 0, last_bus: 0, window32: Some(window32), window64, cell: None };
-    AcpiConfig { cpus, cells, host_bridges: vec![bridge] }
+    AcpiConfig { cpus, cells, host_bridges: bridges.iter().map(Bridge::acpi).collect() }
 }
 
 /// vCPUs share the last-level cache of their socket, or of the largest part of it that lies in one

@@ -28,6 +28,10 @@ pub struct MachineConfig {
     pub disks: Vec<DiskConfig>,
     /// Network interfaces, in the order the guest finds them.
     pub nets: Vec<NetConfig>,
+    /// Devices of the host that the guest gets.
+    pub devices: Vec<DeviceConfig>,
+    /// `/dev/iommu`, where devices come as open files.
+    pub iommu: Option<File>,
     /// Whether the guest gets a source of random bytes.
     pub rng: Rng,
     /// The serial console.
@@ -93,6 +97,17 @@ pub struct NetConfig {
     pub tap: OwnedFd,
     /// The guest's hardware address.
     pub mac: [u8; 6],
+}
+
+/// A device of the host that the guest gets.
+#[derive(Debug)]
+pub struct DeviceConfig {
+    /// Its address on the host, for messages and counters.
+    pub name: String,
+    /// Where it comes from.
+    pub source: vmm_vfio::Source,
+    /// The guest's cell that it belongs to.
+    pub cell: u32,
 }
 
 /// Whether the guest gets a source of random bytes.

@@ -38,6 +38,14 @@ pub enum ArmError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A device of the host.
+    #[error("Cannot pass a device through")]
+    Passthrough(#[from] vmm_vfio::PassthroughError),
+    /// Too few addresses.
+    #[error(
+        "The devices' BARs do not fit beside the guest's memory: this host's processor gives a guest too few physical addresses"
+    )]
+    Windows,
     /// Two platform devices overlap: a mistake of ours.
     #[error("Cannot put a platform device on its bus")]
     Bus(#[from] vmm_bus::BusError),

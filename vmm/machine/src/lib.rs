@@ -15,6 +15,7 @@ mod gate;
 mod io;
 mod loader;
 mod machine;
+mod passthrough;
 mod sandbox;
 mod stats;
 mod supervisor;
@@ -22,10 +23,12 @@ mod threads;
 mod vcpu;
 
 pub use config::{
-    CellConfig, ConsoleConfig, DiskConfig, Hints, IoThreadConfig, MachineConfig, NetConfig, Rng, VcpuConfig,
+    CellConfig, ConsoleConfig, DeviceConfig, DiskConfig, Hints, IoThreadConfig, MachineConfig, NetConfig,
+    Rng, VcpuConfig,
 };
 pub use error::ArmError;
 pub use gate::GuestEnd;
 pub use machine::{ArmedMachine, MemoryInfo, Role, RunningMachine, ThreadInfo};
 pub use sandbox::SandboxError;
-pub use stats::{DiskStats, MachineStats, NetStats, Operations, Traffic, VcpuStats};
+pub use stats::{DeviceStats, DiskStats, MachineStats, NetStats, Operations, Traffic, VcpuStats};
+pub use vmm_vfio::{HealthReport, Source};

@@ -12,6 +12,8 @@ use vmm_event_loop::{EventLoopHandle, SubscriberId};
 use vmm_host::PinnedThread;
 use vmm_kvm::{ExitCounts, KvmVm};
 use vmm_memory::{GuestRam, layout};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_vfio::Domain;
 use vmm_virtio::block::OperationStats;
 
 use crate::arm;
@@ -21,7 +23,8 @@ use crate::devices::Counters;
 use crate::error::ArmError;
 use crate::gate::{Gate, GuestEnd, Request};
 use crate::io::Buses;
-use crate::stats::{DiskStats, MachineStats, NetStats, Operations, Traffic, VcpuStats};
+use crate::passthrough::Named;
+use crate::stats::{DeviceStats, DiskStats, MachineStats, NetStats, Operations, Traffic, VcpuStats};
 use crate::vcpu::FirstEntry;
 
 /// What a thread does.
@@ -75,9 +78,13 @@ pub(crate) struct Parts {
     pub(crate) counters: Counters,
     pub(crate) console: Option<Console>,
     pub(crate) reboots: Arc<AtomicU64>,
+    pub(crate) devices: Vec<Named>,
+    /// Signalled when a device passed through has something to tell.
+    pub(crate) device_news: Option<EventFd>,
+    pub(crate) domain: Option<Domain>,
     pub(crate) first: Option<Arc<FirstEntry>>,
     pub(crate) vm: KvmVm,
-    ram: Arc<GuestRam>,
+    pub(crate) ram: Arc<GuestRam>,
 }
 
 impl Parts {
@@ -93,6 +100,9 @@ impl Parts {
             counters: Counters::default(),
             console: None,
             reboots: Arc::default(),
+            devices: Vec::new(),
+            device_news: None,
+            domain: None,
             first: None,
             vm,
             ram,
@@ -238,6 +248,11 @@ impl RunningMachine {
                 .map(|(name, metrics)| disk(name, &metrics.snapshot()))
                 .collect(),
             nets: parts.counters.nets.iter().map(|(name, metrics)| net(name, &metrics.snapshot())).collect(),
+            devices: parts
+                .devices
+                .iter()
+                .map(|(name, health)| DeviceStats { name: name.clone(), health: health.report() })
+                .collect(),
             vcpus: parts
                 .exits
                 .iter()

@@ -92,8 +92,22 @@ const KVM_REQUESTS: u64 = 0xae00;
 const REQUEST_KIND: u64 = 0xff00;
 /// Sets the offloads of a tap when a driver has chosen its features.
 const TUNSETOFFLOAD: u64 = 0x4004_54d0;
+/// What vCPU threads need besides where the guest has devices of the host: their config space and BARs are
+/// read and written at offsets.
+const DEVICES: &[libc::c_long] = &[libc::SYS_pread64, libc::SYS_pwrite64];
+/// Sets up a device's interrupts, and resets it.
+const DEVICE_REQUESTS: &[u64] = &[0x3b6e, 0x3b6f];
 /// Discards and zeroes on block devices.
 const BLOCK_REQUESTS: &[u64] = &[0x1277, 0x127f];
+
+/// What devices a guest has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Devices {
+    /// Only those made here.
+    Emulated,
+    /// Some of the host's as well.
+    OfTheHost,
+}
 
 /// The filters of one machine's threads.
 #[derive(Clone, Debug)]
@@ -104,13 +118,17 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     /// Builds both filters.
-    pub(crate) fn new() -> Result<Self, SandboxError> {
+    pub(crate) fn new(devices: Devices) -> Result<Self, SandboxError> {
         let build = |calls: &[&[libc::c_long]], requests: &[u64]| {
             program(calls, requests).map_err(|e| SandboxError::Build(e.into()))
         };
+        let (calls, requests): (&[libc::c_long], &[u64]) = match devices {
+            Devices::Emulated => (&[], &[]),
+            Devices::OfTheHost => (DEVICES, DEVICE_REQUESTS),
+        };
         Ok(Self {
-            vcpu: build(&[ALL], &[TUNSETOFFLOAD])?,
-            event_loop: build(&[ALL, LOOPS], &[&[TUNSETOFFLOAD], BLOCK_REQUESTS].concat())?,
+            vcpu: build(&[ALL, calls], &[&[TUNSETOFFLOAD], requests].concat())?,
+            event_loop: build(&[ALL, LOOPS], &[&[TUNSETOFFLOAD], BLOCK_REQUESTS, requests].concat())?,
         })
     }
 
@@ -152,7 +170,7 @@ mod tests {
 
     /// What a thread can still do once it is confined: open a file, start a thread, use a pipe.
     fn confined(enter: impl FnOnce(&Sandbox) -> Result<(), SandboxError> + Send + 'static) -> [bool; 3] {
-        let sandbox = Sandbox::new().unwrap();
+        let sandbox = Sandbox::new(Devices::Emulated).unwrap();
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let body = move || {
             let (mut reader, mut writer) = (File::from(reader), File::from(writer));
@@ -183,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_vcpu_may_neither_wait_for_files_nor_write_at_offsets() {
-        let sandbox = Sandbox::new().unwrap();
+        let sandbox = Sandbox::new(Devices::Emulated).unwrap();
         let file = tempfile::tempfile().unwrap();
         let outcome = thread::spawn(move || {
             sandbox.enter_vcpu().ok().map(|()| std::os::unix::fs::FileExt::write_at(&file, b"x", 0))

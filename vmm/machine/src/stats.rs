@@ -9,6 +9,8 @@ pub struct MachineStats {
     pub disks: Vec<DiskStats>,
     /// By network interface.
     pub nets: Vec<NetStats>,
+    /// By device passed through.
+    pub devices: Vec<DeviceStats>,
     /// By vCPU.
     pub vcpus: Vec<VcpuStats>,
     /// Reboots of the guest.
@@ -82,4 +84,13 @@ pub struct Traffic {
     pub dropped: u64,
     /// Packets that failed.
     pub errors: u64,
+}
+
+/// How a device passed through fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceStats {
+    /// Its name.
+    pub name: String,
+    /// Its counters.
+    pub health: vmm_vfio::HealthReport,
 }

@@ -120,6 +120,8 @@ fn config(code: &[u8], cores: u32, output: Option<OwnedFd>) -> MachineConfig {
         command_line: String::new(),
         disks: Vec::new(),
         nets: Vec::new(),
+        devices: Vec::new(),
+        iommu: None,
         rng: Rng::Present,
         console: ConsoleConfig { output, input: None },
         io_threads: vec![IoThreadConfig { id: 7, cpus: vec![0] }],

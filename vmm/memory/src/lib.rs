@@ -5,9 +5,11 @@
 //! It must never leave a page to be faulted in while the guest runs.
 
 mod bind;
+mod device_memory;
 pub mod layout;
 mod mapping;
 mod ram;
 
+pub use device_memory::{DeviceAccess, DeviceMemory, MemorySlots, SlotId};
 pub use mapping::MappingError;
 pub use ram::{CellRam, GuestRam, RamConfig, RamError, RamRegion};

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vm_allocator::{AddressAllocator, AllocPolicy};
-use vmm_bus::{Bus, BusError, Gpa, InterruptError};
+use vmm_bus::{AttachError, Bus, BusError, Gpa};
 
 use crate::mapping::{DeviceHandle, Mapper};
 use crate::{Bdf, PciDevice, RegisterOffset};
@@ -74,7 +74,7 @@ pub enum PciError {
     Map(#[from] BusError),
     /// The kernel refused a doorbell or slot in the BAR.
     #[error("Cannot attach what a BAR needs")]
-    Attach(#[from] InterruptError),
+    Attach(#[from] AttachError),
 }
 
 /// A root bus and its windows, as the host bridge's `_CRS` announces them.
@@ -185,6 +185,13 @@ impl RootBus {
         let mut device = lock(handle);
         device.config_write(offset, data);
         Mapper { mmio, windows: &self.config, handle }.follow(&mut *device, offset);
+    }
+
+    pub(crate) fn unplug(&self, mmio: &Bus, slot: usize) {
+        let Some(handle) = self.slots.get(slot).and_then(OnceLock::get) else { return };
+        let mut device = lock(handle);
+        device.config_mut().turn_memory_decode_off();
+        Mapper { mmio, windows: &self.config, handle }.unmap_all(&mut *device);
     }
 
     pub(crate) fn reset(&self, mmio: &Bus) {

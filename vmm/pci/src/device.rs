@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vmm_bus::{Gpa, InterruptError};
+use vmm_bus::{AttachError, Gpa};
 
 use crate::{BarIndex, ConfigSpace, RegisterOffset};
 
@@ -37,7 +37,7 @@ pub trait PciDevice: Send + fmt::Debug {
     /// # Errors
     /// When the kernel refuses; the BAR goes back to where it was, and what this call
     /// attached must be gone.
-    fn bar_mapped(&mut self, bar: BarIndex, at: Gpa) -> Result<(), InterruptError> {
+    fn bar_mapped(&mut self, bar: BarIndex, at: Gpa) -> Result<(), AttachError> {
         let _ = (bar, at);
         Ok(())
     }

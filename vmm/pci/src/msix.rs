@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use vmm_bus::{Gsi, InterruptError, MsiMessage, MsiRouter};
+use vmm_bus::{AttachError, Gsi, MsiMessage, MsiRouter};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::{ConfigSpace, PciError};
@@ -129,8 +129,13 @@ impl MsixTable {
 
     /// Call after each config write of the function: follows enable and function mask.
     pub fn follow_config(&mut self, config: &ConfigSpace) {
-        let Some(capability) = self.capability else { return };
-        let control = config.word(capability + CONTROL);
+        if let Some(capability) = self.capability {
+            self.follow_control(config.word(capability + CONTROL));
+        }
+    }
+
+    /// The same, where the function keeps the capability itself: `control` is its message control word.
+    pub fn follow_control(&mut self, control: u16) {
         let enabled = control & CONTROL_ENABLE != 0;
         let function_masked = control & CONTROL_FUNCTION_MASK != 0;
         if (enabled, function_masked) == (self.enabled, self.function_masked) {
@@ -140,6 +145,19 @@ impl MsixTable {
         for index in 0..self.vectors.len() {
             self.settle(index);
         }
+    }
+
+    /// Whether a signal of the vector reaches the guest now.
+    #[must_use]
+    pub fn is_live(&self, vector: VectorIndex) -> bool {
+        self.vectors.get(usize::from(vector.0)).is_some_and(|v| v.live)
+    }
+
+    /// The vector whose entry holds a byte of the table.
+    #[must_use]
+    pub fn vector_at(&self, offset: u64) -> Option<VectorIndex> {
+        let index = usize::try_from(offset / ENTRY_LEN).ok().filter(|i| *i < self.vectors.len())?;
+        u16::try_from(index).ok().map(VectorIndex)
     }
 
     /// Reads the table.
@@ -214,7 +232,7 @@ impl MsixTable {
         }
     }
 
-    fn open(&mut self, index: usize) -> Result<(), InterruptError> {
+    fn open(&mut self, index: usize) -> Result<(), AttachError> {
         let Some(vector) = self.vectors.get_mut(index) else { return Ok(()) };
         let gsi = match vector.gsi {
             Some(gsi) => gsi,

@@ -66,6 +66,13 @@ impl PciSegment {
         self.bus(bdf.bus())?.device(bdf.slot())
     }
 
+    /// Takes a device's BARs off the bus, whatever its registers say: it is about to be gone.
+    pub fn unplug(&self, bdf: Bdf) {
+        if let Some(bus) = self.bus(bdf.bus()) {
+            bus.unplug(&self.mmio, bdf.slot());
+        }
+    }
+
     /// Resets all devices and puts their config spaces and BARs back to the state before
     /// boot. No vCPU may run.
     pub fn reset(&self) {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
-use vmm_bus::{Bus, BusRange, Gpa, InterruptError, SharedBusDevice};
+use vmm_bus::{AttachError, Bus, BusRange, Gpa, SharedBusDevice};
 
 use super::*;
 
@@ -47,11 +47,11 @@ impl PciDevice for Probe {
         data.fill(bar.get() * 16 + u8::try_from(offset & 15).unwrap());
     }
     fn bar_write(&mut self, _bar: BarIndex, _offset: u64, _data: &[u8]) {}
-    fn bar_mapped(&mut self, bar: BarIndex, at: Gpa) -> Result<(), InterruptError> {
+    fn bar_mapped(&mut self, bar: BarIndex, at: Gpa) -> Result<(), AttachError> {
         let mut log = self.log.lock().unwrap();
         if log.refuse == Some(at.0) {
             let source = std::io::ErrorKind::Other.into();
-            return Err(InterruptError { action: "attach", object: at.to_string(), source });
+            return Err(AttachError { action: "attach", object: at.to_string(), source });
         }
         log.mapped.push((bar.get(), at.0));
         Ok(())

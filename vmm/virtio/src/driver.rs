@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use vmm_bus::{DoorbellAddress, Doorbells, Gpa, Gsi, InterruptError, MsiMessage, MsiRouter};
+use vmm_bus::{AttachError, DoorbellAddress, Doorbells, Gpa, Gsi, MsiMessage, MsiRouter};
 use vmm_pci::{BarIndex, PciDevice};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -51,7 +51,7 @@ impl MockRouter {
 }
 
 impl MsiRouter for MockRouter {
-    fn allocate(&self) -> Result<Gsi, InterruptError> {
+    fn allocate(&self) -> Result<Gsi, AttachError> {
         let mut routes = self.routes.lock().unwrap();
         let gsi = (24..).find(|gsi| !routes.contains_key(gsi)).unwrap();
         routes.insert(gsi, (MsiMessage::default(), None));
@@ -63,20 +63,20 @@ impl MsiRouter for MockRouter {
         assert!(matches!(released, Some((_, None))), "{gsi} was released while unmasked or not taken");
     }
 
-    fn unmask(&self, gsi: Gsi, message: MsiMessage, event: &EventFd) -> Result<(), InterruptError> {
+    fn unmask(&self, gsi: Gsi, message: MsiMessage, event: &EventFd) -> Result<(), AttachError> {
         let old = self.routes.lock().unwrap().insert(gsi.0, (message, Some(event.try_clone().unwrap())));
         assert!(matches!(old, Some((_, None))), "{gsi} was unmasked twice or not taken");
         Ok(())
     }
 
-    fn mask(&self, gsi: Gsi, _event: &EventFd) -> Result<(), InterruptError> {
+    fn mask(&self, gsi: Gsi, _event: &EventFd) -> Result<(), AttachError> {
         let mut routes = self.routes.lock().unwrap();
         let route = routes.get_mut(&gsi.0).unwrap();
         assert!(route.1.take().is_some(), "{gsi} was masked twice");
         Ok(())
     }
 
-    fn send(&self, _message: MsiMessage) -> Result<(), InterruptError> {
+    fn send(&self, _message: MsiMessage) -> Result<(), AttachError> {
         Ok(())
     }
 }
@@ -101,7 +101,7 @@ impl Doorbells for MockDoorbells {
         address: DoorbellAddress,
         _value: Option<u16>,
         _event: &EventFd,
-    ) -> Result<(), InterruptError> {
+    ) -> Result<(), AttachError> {
         if let DoorbellAddress::Mmio(at) = address {
             let mut attached = self.attached.lock().unwrap();
             assert!(!attached.contains(&at), "{at} was attached twice");
@@ -115,7 +115,7 @@ impl Doorbells for MockDoorbells {
         address: DoorbellAddress,
         _value: Option<u16>,
         _event: &EventFd,
-    ) -> Result<(), InterruptError> {
+    ) -> Result<(), AttachError> {
         let mut attached = self.attached.lock().unwrap();
         let before = attached.len();
         attached.retain(|&at| DoorbellAddress::Mmio(at) != address);

@@ -102,7 +102,7 @@ mod tests {
     use std::io::{Seek, Write};
     use std::sync::Mutex;
 
-    use vmm_bus::{BusDevice, Gsi, InterruptError, MsiMessage, MsiRouter};
+    use vmm_bus::{AttachError, BusDevice, Gsi, MsiMessage, MsiRouter};
     use vmm_devices::{InterruptPin, Ioapic, Serial};
     use vmm_event_loop::EventLoop;
     use vmm_sys_util::eventfd::EFD_NONBLOCK;
@@ -114,17 +114,17 @@ mod tests {
     struct NoInterrupts;
 
     impl MsiRouter for NoInterrupts {
-        fn allocate(&self) -> Result<Gsi, InterruptError> {
+        fn allocate(&self) -> Result<Gsi, AttachError> {
             Ok(Gsi(24))
         }
         fn release(&self, _: Gsi) {}
-        fn unmask(&self, _: Gsi, _: MsiMessage, _: &EventFd) -> Result<(), InterruptError> {
+        fn unmask(&self, _: Gsi, _: MsiMessage, _: &EventFd) -> Result<(), AttachError> {
             Ok(())
         }
-        fn mask(&self, _: Gsi, _: &EventFd) -> Result<(), InterruptError> {
+        fn mask(&self, _: Gsi, _: &EventFd) -> Result<(), AttachError> {
             Ok(())
         }
-        fn send(&self, _: MsiMessage) -> Result<(), InterruptError> {
+        fn send(&self, _: MsiMessage) -> Result<(), AttachError> {
             Ok(())
         }
     }

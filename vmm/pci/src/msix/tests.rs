@@ -22,10 +22,10 @@ impl Router {
 }
 
 impl MsiRouter for Router {
-    fn allocate(&self) -> Result<Gsi, InterruptError> {
+    fn allocate(&self) -> Result<Gsi, AttachError> {
         if self.full {
             let source = std::io::ErrorKind::Other.into();
-            return Err(InterruptError { action: "allocate", object: "a GSI".into(), source });
+            return Err(AttachError { action: "allocate", object: "a GSI".into(), source });
         }
         let mut next = self.next.lock().unwrap();
         *next += 1;
@@ -35,15 +35,15 @@ impl MsiRouter for Router {
     fn release(&self, gsi: Gsi) {
         self.calls.lock().unwrap().push(format!("release {gsi}"));
     }
-    fn unmask(&self, gsi: Gsi, message: MsiMessage, _event: &EventFd) -> Result<(), InterruptError> {
+    fn unmask(&self, gsi: Gsi, message: MsiMessage, _event: &EventFd) -> Result<(), AttachError> {
         self.calls.lock().unwrap().push(format!("unmask {gsi} {:#x} {}", message.address, message.data));
         Ok(())
     }
-    fn mask(&self, gsi: Gsi, _event: &EventFd) -> Result<(), InterruptError> {
+    fn mask(&self, gsi: Gsi, _event: &EventFd) -> Result<(), AttachError> {
         self.calls.lock().unwrap().push(format!("mask {gsi}"));
         Ok(())
     }
-    fn send(&self, _message: MsiMessage) -> Result<(), InterruptError> {
+    fn send(&self, _message: MsiMessage) -> Result<(), AttachError> {
         Ok(())
     }
 }

@@ -272,7 +272,7 @@ impl PciDevice for VirtioPciDevice {
         self.structure_write(offset, data);
     }
 
-    fn bar_mapped(&mut self, _bar: BarIndex, at: Gpa) -> Result<(), vmm_bus::InterruptError> {
+    fn bar_mapped(&mut self, _bar: BarIndex, at: Gpa) -> Result<(), vmm_bus::AttachError> {
         self.bar = Some(at);
         self.attach_doorbells();
         Ok(())

@@ -1,0 +1,343 @@
+//! Which devices are known by which resource name: the file `/etc/pinion/devices.yaml`.
+//!
+//! Read by the command line, and by whatever advertises devices. Pure: it is given the text and the
+//! machine. It decides what a name stands for, never which of the devices a guest gets.
+
+#![forbid(unsafe_code)]
+
+use pinion_api::plain_yaml;
+use pinion_machine::{Bdf, Machine, NodeId, PciFunction, Sriov};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Where the file is.
+pub const DEFAULT_PATH: &str = "/etc/pinion/devices.yaml";
+/// Longest file that is read, bytes.
+pub const MAX_BYTES: u64 = 1 << 20;
+
+const API_VERSION: &str = "pinion.dev/v1alpha1";
+const KIND: &str = "DeviceResources";
+
+/// What is wrong with a file of resources.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResourcesError {
+    /// It is no YAML, or has fields that are not known.
+    #[error("{0}")]
+    Malformed(String),
+    /// It is of another kind or version.
+    #[error("It must say apiVersion: {API_VERSION} and kind: {KIND}")]
+    Kind,
+    /// One field is wrong.
+    #[error("{path}: {message}")]
+    Field {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Two names for one device.
+    #[error(
+        "{address} is both {first} and {second}: a device has one name; make their selectors exclude each other"
+    )]
+    TwoNames {
+        /// The device.
+        address: Bdf,
+        /// One name.
+        first: String,
+        /// The other.
+        second: String,
+    },
+}
+
+/// Names, and what each stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources(Vec<Resource>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Resource {
+    name: String,
+    selectors: Vec<Selector>,
+}
+
+/// All that is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Selector {
+    address: Option<Bdf>,
+    vendor: Option<u16>,
+    device: Option<u16>,
+    /// Class code from its first byte on: `03`, `0302` or `030200`.
+    class: Option<String>,
+    driver: Option<String>,
+    parent: Option<Bdf>,
+    node: Option<NodeId>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
+    api_version: String,
+    kind: String,
+    resources: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    select: Vec<RawSelector>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+struct RawSelector {
+    address: Option<Value>,
+    vendor: Option<Value>,
+    device: Option<Value>,
+    class: Option<Value>,
+    driver: Option<String>,
+    parent: Option<Value>,
+    node: Option<u32>,
+}
+
+impl Resources {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, Vec<ResourcesError>> {
+        let malformed = |message: String| vec![ResourcesError::Malformed(message)];
+        let value = plain_yaml(text).map_err(|problems| malformed(problems.to_string().trim().to_owned()))?;
+        let file: File = serde_json::from_value(value).map_err(|e| malformed(e.to_string()))?;
+        if file.api_version != API_VERSION || file.kind != KIND {
+            return Err(vec![ResourcesError::Kind]);
+        }
+        let mut problems = Vec::new();
+        let mut resources: Vec<Resource> = Vec::new();
+        for (index, entry) in file.resources.into_iter().enumerate() {
+            let path = format!("resources[{index}]");
+            let mut wrong = |field: &str, message: String| {
+                problems.push(ResourcesError::Field { path: format!("{path}{field}"), message });
+            };
+            if !is_resource_name(&entry.name) {
+                wrong(".name", format!("{:?} is not a resource name such as example.com/gpu", entry.name));
+            }
+            if resources.iter().any(|r| r.name == entry.name) {
+                wrong(".name", format!("{:?} is given twice", entry.name));
+            }
+            if entry.select.is_empty() {
+                wrong(".select", "nothing is selected: give at least one selector".to_owned());
+            }
+            let mut selectors = Vec::new();
+            for (index, raw) in entry.select.into_iter().enumerate() {
+                match raw.read() {
+                    Ok(selector) => selectors.push(selector),
+                    Err((field, message)) => wrong(&format!(".select[{index}]{field}"), message),
+                }
+            }
+            resources.push(Resource { name: entry.name, selectors });
+        }
+        if problems.is_empty() { Ok(Self(resources)) } else { Err(problems) }
+    }
+
+    /// The functions that go by a name, ascending; `None` where the file does not have it.
+    #[must_use]
+    pub fn functions(&self, name: &str, machine: &Machine) -> Option<Vec<Bdf>> {
+        let resource = self.0.iter().find(|r| r.name == name)?;
+        let mut found: Vec<Bdf> =
+            machine.pci.iter().filter(|f| resource.selects(f)).map(|f| f.address).collect();
+        found.sort_unstable();
+        Some(found)
+    }
+
+    /// Devices that have two names on this machine.
+    #[must_use]
+    pub fn conflicts(&self, machine: &Machine) -> Vec<ResourcesError> {
+        let twice = |function: &PciFunction| {
+            let mut names = self.0.iter().filter(|r| r.selects(function)).map(|r| r.name.clone());
+            let (first, second) = (names.next()?, names.next()?);
+            Some(ResourcesError::TwoNames { address: function.address, first, second })
+        };
+        machine.pci.iter().filter_map(twice).collect()
+    }
+}
+
+impl Resource {
+    fn selects(&self, function: &PciFunction) -> bool {
+        self.selectors.iter().any(|s| s.selects(function))
+    }
+}
+
+impl Selector {
+    fn selects(&self, function: &PciFunction) -> bool {
+        let parent = match function.sriov {
+            Some(Sriov::Virtual { parent }) => Some(parent),
+            _ => None,
+        };
+        let class = format!("{:06x}", function.class);
+        self.address.is_none_or(|a| a == function.address)
+            && self.vendor.is_none_or(|v| v == function.vendor)
+            && self.device.is_none_or(|d| d == function.device)
+            && self.class.as_ref().is_none_or(|c| class.starts_with(c))
+            && self.driver.as_ref().is_none_or(|d| function.driver.as_ref() == Some(d))
+            && self.parent.is_none_or(|p| parent == Some(p))
+            && self.node.is_none_or(|n| function.node == Some(n))
+    }
+}
+
+type Wrong = (&'static str, String);
+
+impl RawSelector {
+    fn read(self) -> Result<Selector, Wrong> {
+        let selector = Selector {
+            address: self.address.map(|v| address(".address", &v)).transpose()?,
+            vendor: self.vendor.map(|v| id(".vendor", &v)).transpose()?,
+            device: self.device.map(|v| id(".device", &v)).transpose()?,
+            class: self.class.map(|v| class(&v)).transpose()?,
+            driver: self.driver,
+            parent: self.parent.map(|v| address(".parent", &v)).transpose()?,
+            node: self.node.map(NodeId),
+        };
+        if selector == Selector::default() {
+            return Err(("", "an empty selector would select every device".to_owned()));
+        }
+        Ok(selector)
+    }
+}
+
+/// YAML reads `1234` as a number: ids and classes are hexadecimal however they are written.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn address(field: &'static str, value: &Value) -> Result<Bdf, Wrong> {
+    text(value).parse().map_err(|e: pinion_machine::BdfError| (field, e.to_string()))
+}
+
+fn id(field: &'static str, value: &Value) -> Result<u16, Wrong> {
+    let text = text(value);
+    let digits = text.strip_prefix("0x").unwrap_or(&text);
+    let wrong = || (field, format!("{text:?} is not an id of four hexadecimal digits such as \"10de\""));
+    if digits.len() > 4 { Err(wrong()) } else { u16::from_str_radix(digits, 16).map_err(|_| wrong()) }
+}
+
+fn class(value: &Value) -> Result<String, Wrong> {
+    let text = text(value).to_lowercase();
+    let is_class = matches!(text.len(), 2 | 4 | 6) && text.chars().all(|c| c.is_ascii_hexdigit());
+    if is_class {
+        Ok(text)
+    } else {
+        Err((".class", format!("{text:?} is not a class code such as \"03\", \"0302\" or \"030200\"")))
+    }
+}
+
+/// `example.com/gpu`: a domain and a name, as extended resources of Kubernetes have it.
+fn is_resource_name(name: &str) -> bool {
+    let part = |text: &str, more: &[char]| {
+        !text.is_empty()
+            && text.len() <= 253
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(&c))
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+    };
+    name.split_once('/')
+        .is_some_and(|(domain, name)| part(domain, &['-', '.']) && part(name, &['-', '.', '_']))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &str = r#"
+apiVersion: pinion.dev/v1alpha1
+kind: DeviceResources
+resources:
+- name: example.com/nvme
+  select:
+  - {class: "0108", node: 1}
+- name: nvidia.com/GH100
+  select:
+  - {vendor: 10de, device: 2342}
+  - {address: "0000:51:00.0"}
+- name: example.com/vf
+  select: [{parent: "0000:3b:00.0"}]
+"#;
+
+    fn function(address: &str, vendor: u16, device: u16, class: u32, node: u32) -> PciFunction {
+        let address = address.parse().unwrap();
+        PciFunction { address, vendor, device, class, node: Some(NodeId(node)), ..PciFunction::default() }
+    }
+
+    fn machine() -> Machine {
+        let parent = "0000:3b:00.0".parse().unwrap();
+        let virtual_function = PciFunction {
+            sriov: Some(Sriov::Virtual { parent }),
+            ..function("0000:3b:02.0", 0x8086, 0x10ed, 0x020000, 0)
+        };
+        let pci = vec![
+            function("0000:31:00.0", 0x1b36, 0x10, 0x010802, 1),
+            function("0000:32:00.0", 0x1b36, 0x10, 0x010802, 0),
+            function("0000:41:00.0", 0x10de, 0x2342, 0x030200, 0),
+            virtual_function,
+        ];
+        Machine { pci, ..Machine::default() }
+    }
+
+    fn names(name: &str) -> Option<Vec<String>> {
+        let found = Resources::parse(TEXT).unwrap().functions(name, &machine())?;
+        Some(found.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn names_stand_for_the_devices_that_are_selected() {
+        assert_eq!(names("example.com/nvme"), Some(vec!["0000:31:00.0".to_owned()]));
+        assert_eq!(names("nvidia.com/GH100"), Some(vec!["0000:41:00.0".to_owned()]));
+        assert_eq!(names("example.com/vf"), Some(vec!["0000:3b:02.0".to_owned()]));
+        assert_eq!(names("example.com/none"), None);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_with_its_path() {
+        let text = r#"{"apiVersion": "pinion.dev/v1alpha1", "kind": "DeviceResources", "resources": [
+            {"name": "gpu", "select": [{"vendor": "10dex"}, {}]},
+            {"name": "a.b/c", "select": []}, {"name": "a.b/c", "select": [{"class": "3"}]}]}"#;
+        let said: Vec<String> = Resources::parse(text).unwrap_err().iter().map(ToString::to_string).collect();
+        let paths: Vec<&str> = said.iter().filter_map(|s| s.split_once(": ")).map(|(path, _)| path).collect();
+        assert_eq!(
+            paths,
+            [
+                "resources[0].name",
+                "resources[0].select[0].vendor",
+                "resources[0].select[1]",
+                "resources[1].select",
+                "resources[2].name",
+                "resources[2].select[0].class"
+            ]
+        );
+        assert!(Resources::parse("kind: [").is_err() && Resources::parse("").is_err());
+        let other = TEXT.replace("v1alpha1", "v9");
+        assert_eq!(Resources::parse(&other).unwrap_err(), [ResourcesError::Kind]);
+        let unknown = TEXT.replace("parent", "parnet");
+        assert!(Resources::parse(&unknown).unwrap_err()[0].to_string().contains("parnet"));
+    }
+
+    #[test]
+    fn a_device_with_two_names_is_told() {
+        let text = TEXT.replace("0000:51:00.0", "0000:31:00.0");
+        let said = Resources::parse(&text).unwrap().conflicts(&machine());
+        assert_eq!(said.len(), 1);
+        assert!(
+            said[0].to_string().starts_with("0000:31:00.0 is both example.com/nvme and nvidia.com/GH100")
+        );
+        assert!(Resources::parse(TEXT).unwrap().conflicts(&machine()).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in ".{0,200}") {
+            let _ = Resources::parse(&text);
+        }
+    }
+}
