@@ -14,6 +14,7 @@ const EDU: &str = "0000:21:00.0";
 
 /// What the guest does with them. Memory at 32 MiB is left out of Linux's, for DMA to be looked at.
 const SCRIPT: &str = r#"
+grep -q stay /proc/cmdline && { echo STAYING; sleep 600; }
 modprobe nvme
 for i in $(seq 100); do [ -b /dev/nvme0n1 ] && break; sleep 0.2; done
 for d in /sys/bus/pci/devices/*; do
@@ -132,7 +133,32 @@ fn devices_of_the_host_are_used_by_a_guest_in_the_right_cells() {
             assert!(output.text().contains(line), "{line}: {text}");
         }
         given_back(lab);
+        taken_back(lab);
     });
+}
+
+/// The host takes one device back while a guest has it; then the launcher is killed, and the other is free.
+fn taken_back(lab: &Lab) {
+    bind(lab);
+    let start = "sed 's/quiet/quiet stay/' /vm.yaml > /stay.yaml
+        pinion run /stay.yaml --devices /names.yaml --audit-interval 1 > /console 2> /log & echo $! > /pid
+        for i in $(seq 600); do grep -q STAYING /console && exit 0; sleep 0.1; done; cat /console /log; exit 1";
+    must(lab, start, LONG);
+    must(lab, &format!("echo {EDU} > /sys/bus/pci/devices/{EDU}/driver/unbind"), QUICK);
+    let told = format!(
+        "for i in $(seq 100); do grep -q 'device {EDU}: the host took it back' /log && exit 0; sleep 0.1; done; cat /log; exit 1"
+    );
+    must(lab, &told, QUICK);
+    must(lab, "kill -0 $(cat /pid) && kill -9 $(pidof pinion-launcher)", QUICK);
+    must(
+        lab,
+        "for i in $(seq 100); do kill -0 $(cat /pid) 2>/dev/null || exit 0; sleep 0.1; done; exit 1",
+        QUICK,
+    );
+    given_back(lab);
+    let free =
+        must(lab, "cat /sys/devices/system/node/node*/hugepages/hugepages-2048kB/free_hugepages", QUICK);
+    assert!(free.lines().all(|pages| pages == "256"), "{free}");
 }
 
 /// The drivers of the host take the devices again, and what the guest wrote is there.

@@ -87,6 +87,8 @@ pub struct GuestStats {
     pub disks: Vec<DiskStats>,
     /// By interface.
     pub interfaces: Vec<InterfaceStats>,
+    /// By device passed through.
+    pub devices: Vec<DeviceStats>,
     /// Exits to the launcher: vCPU, kind, count.
     pub exits: Vec<(u32, &'static str, u64)>,
     /// Reboots.
@@ -110,6 +112,19 @@ pub struct DiskStats {
     pub errors: u64,
     /// What the last failure was, and what to do.
     pub last_error: Option<String>,
+}
+
+/// How a device passed through fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceStats {
+    /// Its address on the host.
+    pub name: String,
+    /// The host took it back, or it is gone.
+    pub lost: bool,
+    /// Accesses, interrupts and resets that failed.
+    pub faults: u64,
+    /// What the last failure was.
+    pub last_fault: Option<String>,
 }
 
 /// Operations of one kind on a disk.

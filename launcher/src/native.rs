@@ -8,8 +8,8 @@ use pinion_machine::CpuSet;
 use vmm_machine::{ArmedMachine, RunningMachine};
 
 use crate::backend::{
-    ArmedGuest, Backend, BackendError, DiskStats, GuestEnd, GuestStats, InterfaceStats, Operations,
-    RunningGuest, Traffic,
+    ArmedGuest, Backend, BackendError, DeviceStats, DiskStats, GuestEnd, GuestStats, InterfaceStats,
+    Operations, RunningGuest, Traffic,
 };
 use crate::certificate::{Range, Repair, Role, Scheduling};
 use crate::guest::{Guest, numbers};
@@ -109,6 +109,7 @@ impl RunningGuest for RunningMachine {
         GuestStats {
             exits: exits.collect(),
             disks: stats.disks.into_iter().map(disk).collect(),
+            devices: stats.devices.into_iter().map(device).collect(),
             interfaces: stats.nets.into_iter().map(interface).collect(),
             reboots: stats.reboots,
             console_dropped_bytes: stats.console_dropped_bytes,
@@ -118,6 +119,11 @@ impl RunningGuest for RunningMachine {
 
 fn operations(o: vmm_machine::Operations) -> Operations {
     Operations { count: o.count, bytes: o.bytes, time: o.time }
+}
+
+fn device(stats: vmm_machine::DeviceStats) -> DeviceStats {
+    let vmm_machine::HealthReport { lost, faults, last_fault, .. } = stats.health;
+    DeviceStats { name: stats.name, lost, faults, last_fault }
 }
 
 fn disk(stats: vmm_machine::DiskStats) -> DiskStats {

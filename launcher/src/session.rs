@@ -234,7 +234,7 @@ impl Session {
     }
 
     fn tell_trouble(&mut self, watch: &mut Watch) {
-        for what in watch.trouble.news(&watch.guest.stats().disks) {
+        for what in watch.trouble.news(&watch.guest.stats()) {
             self.events.tell(&Event::Warning { what });
         }
     }

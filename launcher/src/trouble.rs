@@ -1,21 +1,42 @@
-//! Disks that fail while the guest runs, told once for each new kind of trouble.
+//! Disks and devices that fail while the guest runs, told once for each new kind of trouble.
 //!
 //! Asked by the session at each check, on its thread. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::backend::DiskStats;
+use crate::backend::{DeviceStats, DiskStats, GuestStats};
 
 /// What was told already.
 #[derive(Debug, Default)]
 pub(crate) struct Trouble {
     told: BTreeMap<String, String>,
     counted: BTreeMap<String, u64>,
+    lost: BTreeSet<String>,
 }
 
 impl Trouble {
     /// Sentences about what failed since the last time, and had not failed in that way before.
-    pub(crate) fn news(&mut self, disks: &[DiskStats]) -> Vec<String> {
+    pub(crate) fn news(&mut self, stats: &GuestStats) -> Vec<String> {
+        let mut news = self.of_disks(&stats.disks);
+        news.extend(stats.devices.iter().flat_map(|device| self.of_device(device)));
+        news
+    }
+
+    fn of_device(&mut self, device: &DeviceStats) -> Vec<String> {
+        let mut news = Vec::new();
+        let fault = device.last_fault.as_ref();
+        if let Some(why) = fault.filter(|why| self.told.get(&device.name) != Some(*why)) {
+            self.told.insert(device.name.clone(), why.clone());
+            news.push(format!("device {why}"));
+        }
+        if device.lost && self.lost.insert(device.name.clone()) {
+            let gone = "the host took it back; the guest reads ones from it until it is started anew";
+            news.push(format!("device {}: {gone}", device.name));
+        }
+        news
+    }
+
+    fn of_disks(&mut self, disks: &[DiskStats]) -> Vec<String> {
         let mut news = Vec::new();
         for disk in disks {
             let before = self.counted.insert(disk.name.clone(), disk.errors).unwrap_or(0);
@@ -38,9 +59,28 @@ impl Trouble {
 mod tests {
     use super::*;
 
-    fn disk(errors: u64, why: &str) -> Vec<DiskStats> {
+    fn disk(errors: u64, why: &str) -> GuestStats {
         let last_error = (errors > 0).then(|| why.to_owned());
-        vec![DiskStats { name: "root".into(), errors, last_error, ..DiskStats::default() }]
+        let disks = vec![DiskStats { name: "root".into(), errors, last_error, ..DiskStats::default() }];
+        GuestStats { disks, ..GuestStats::default() }
+    }
+
+    #[test]
+    fn a_device_that_is_lost_is_told_once() {
+        let device = |lost, why: Option<&str>| {
+            let last_fault = why.map(str::to_owned);
+            let devices = vec![DeviceStats { name: "0000:31:00.0".into(), lost, faults: 1, last_fault }];
+            GuestStats { devices, ..GuestStats::default() }
+        };
+        let mut trouble = Trouble::default();
+        assert!(trouble.news(&device(false, None)).is_empty());
+        assert_eq!(trouble.news(&device(false, Some("0000:31:00.0: cannot reset it"))).len(), 1);
+        let news = trouble.news(&device(true, Some("0000:31:00.0: cannot reset it")));
+        assert!(
+            news.len() == 1 && news[0].starts_with("device 0000:31:00.0: the host took it back"),
+            "{news:?}"
+        );
+        assert!(trouble.news(&device(true, Some("0000:31:00.0: cannot reset it"))).is_empty());
     }
 
     #[test]

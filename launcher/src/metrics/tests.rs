@@ -86,6 +86,7 @@ pub(super) fn snapshot() -> Snapshot {
         drift_total: BTreeMap::from([(Check::Cpus, 4)]),
         repairs_total: BTreeMap::from([((Check::Cpus, RepairResult::Repaired), 3)]),
         guest: GuestStats {
+            devices: Vec::new(),
             disks: vec![DiskStats {
                 name: "root".into(),
                 reads: operations,

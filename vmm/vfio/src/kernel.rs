@@ -7,7 +7,8 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use vfio_bindings::bindings::vfio;
@@ -26,7 +27,8 @@ const MOST_VECTORS: usize = 2048;
 
 /// An opened VFIO device.
 pub(crate) struct KernelFunction {
-    device: VfioDevice,
+    /// Closed by hand: see [`KernelFunction::drop`].
+    device: ManuallyDrop<VfioDevice>,
     /// The same file, for reads and writes that tell whether they worked.
     file: File,
 }
@@ -44,7 +46,7 @@ impl KernelFunction {
         // SAFETY: the descriptor is open for as long as `device` lives, that is for this call.
         let borrowed = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
         let file = File::from(borrowed.try_clone_to_owned()?);
-        Ok(Self { device, file })
+        Ok(Self { device: ManuallyDrop::new(device), file })
     }
 
     fn set_irqs(&self, flags: u32, index: u32, start: u32, events: Events<'_>) -> io::Result<()> {
@@ -69,6 +71,16 @@ impl KernelFunction {
             offset.checked_add(bytes as u64).is_some_and(|end| end <= self.device.get_region_size(index));
         let place = self.device.get_region_offset(index).checked_add(offset);
         place.filter(|_| inside).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl Drop for KernelFunction {
+    /// The library's own drop looks the device up in sysfs and panics where it cannot: when the device is
+    /// gone, and in a confined thread. Here its file is closed, which is all that the kernel waits for;
+    /// the group and the container go with the process, or with the next drop of the domain.
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is owned by `device`, which is never dropped or used again.
+        drop(unsafe { OwnedFd::from_raw_fd(self.device.as_raw_fd()) });
     }
 }
 
