@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use pinion_discovery::From as MachineSource;
-use pinion_machine::CpuSet;
+use pinion_machine::{Bdf, CpuSet};
 
 /// Deterministic virtual machines on Linux.
 #[derive(Debug, Parser)]
@@ -203,7 +203,26 @@ pub(crate) struct DevicesOptions {
 
 /// What can be done with devices.
 #[derive(Debug, Subcommand)]
-pub(crate) enum DevicesCommand {}
+pub(crate) enum DevicesCommand {
+    /// Bind devices to vfio-pci, each with its whole IOMMU group, so that guests can have them
+    #[command(after_help = "Examples:
+  sudo pinion devices bind 0000:3b:00.0
+  sudo pinion devices bind 3b:00.0 5e:00.0
+
+A device that the host uses (a mounted disk, the default route, the console) is refused.")]
+    Bind(DeviceAddresses),
+    /// Give devices back to the host's drivers, each with its whole IOMMU group
+    #[command(after_help = "Examples:
+  sudo pinion devices unbind 0000:3b:00.0")]
+    Unbind(DeviceAddresses),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceAddresses {
+    /// PCI addresses, as `pinion devices` shows them
+    #[arg(required = true, value_name = "ADDRESS")]
+    pub(crate) addresses: Vec<Bdf>,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct DeviceListOptions {

@@ -127,7 +127,7 @@ fn why_not(machine: &Machine, address: Bdf, wanted: Wanted) -> Option<String> {
             };
             let members: Vec<String> = members.iter().map(of).collect();
             Some(format!(
-                "{address}: its group is not bound to vfio-pci: {} (see docs/devices.md)",
+                "{address}: its group is not bound to vfio-pci: {} (`pinion devices bind {address}`)",
                 members.join(", ")
             ))
         }

@@ -76,16 +76,10 @@ resources:
 "#;
 
 fn bind(lab: &Lab) {
-    must(
-        lab,
-        &format!(
-            "modprobe vfio-pci; cd /sys/bus/pci/devices; for d in {DRIVE} {EDU}; do
-                echo vfio-pci > $d/driver_override
-                [ -e $d/driver ] && echo $d > $d/driver/unbind
-                echo $d > /sys/bus/pci/drivers_probe; done"
-        ),
-        QUICK,
-    );
+    let bound = must(lab, &format!("pinion devices bind {DRIVE} {EDU}"), QUICK);
+    assert!(bound.contains(&format!("{DRIVE}: nvme → vfio-pci")), "{bound}");
+    let again = must(lab, &format!("pinion devices bind {DRIVE}"), QUICK);
+    assert!(again.starts_with("nothing to do"), "{again}");
 }
 
 fn refused(lab: &Lab, command: &str, code: i32, says: &str) {
@@ -116,6 +110,8 @@ fn devices_of_the_host_are_used_by_a_guest_in_the_right_cells() {
             2,
             "hostDevices[1]",
         );
+        refused(lab, &format!("pinion devices bind {DRIVE} 99:00.0"), 2, "0000:99:00.0");
+        must(lab, &format!("[ $(basename $(readlink /sys/bus/pci/devices/{DRIVE}/driver)) = nvme ]"), QUICK);
         bind(lab);
         let output = sh(lab, "pinion run /vm.yaml --devices /names.yaml --certificate /cert.json", LONG);
         let text = both(&output);
@@ -163,9 +159,10 @@ fn taken_back(lab: &Lab) {
 
 /// The drivers of the host take the devices again, and what the guest wrote is there.
 fn given_back(lab: &Lab) {
+    let bound = must(lab, &format!("pinion devices unbind {DRIVE} {EDU}"), QUICK);
+    assert!(bound.contains(&format!("{DRIVE}: vfio-pci → nvme")), "{bound}");
     let back = format!(
-        "cd /sys/bus/pci/devices; echo > {DRIVE}/driver_override; echo {DRIVE} > {DRIVE}/driver/unbind
-         echo {DRIVE} > /sys/bus/pci/drivers_probe; for i in $(seq 50); do
+        "cd /sys/bus/pci/devices; for i in $(seq 50); do
          d=$(ls {DRIVE}/nvme/*/ 2>/dev/null | grep -o 'nvme[0-9]*n[0-9]*'); [ -n \"$d\" ] && break; sleep 0.2; done
          dd if=/dev/$d bs=4096 skip=3 count=1 2>/dev/null | tr -d '\\0'"
     );

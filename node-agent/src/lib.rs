@@ -1,4 +1,5 @@
-//! What this node keeps about its guests. For now: the ledger of who holds what.
+//! What this node keeps about its guests, and changes for them: the ledger of who holds what, and the drivers of
+//! devices.
 //!
 //! Called by the command line on the thread that runs a command; the node's
 //! daemon will own it later. It must never decide a placement: it is told one,
@@ -6,9 +7,11 @@
 
 #![forbid(unsafe_code)]
 
+mod drivers;
 mod interrupts;
 mod ledger;
 
+pub use drivers::{DriverError, PciBus, Rebound, UNBIND_LIMIT};
 pub use interrupts::{Interrupt, Table, Vector, VectorError, VectorKind};
 pub use ledger::{
     DEFAULT_LEDGER_PATH, Holder, Ledger, LedgerDocument, LedgerEntry, LedgerError, Reservation, ReserveError,

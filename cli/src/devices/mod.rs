@@ -4,11 +4,12 @@
 //! Called by `main`. Listing reads the host and changes nothing; whether a function may be
 //! passed through is decided in `pinion-machine`, never here.
 
+mod bind;
 mod document;
 mod picture;
 mod words;
 
-use crate::arguments::{DeviceFormat, DeviceListOptions, DevicesOptions};
+use crate::arguments::{DeviceFormat, DeviceListOptions, DevicesCommand, DevicesOptions};
 use crate::failure::Failure;
 use crate::{machine, output};
 use document::DeviceList;
@@ -20,7 +21,8 @@ use document::DeviceList;
 pub(crate) fn run(options: &DevicesOptions) -> Result<(), Failure> {
     match &options.command {
         None => list(&options.list),
-        Some(command) => match *command {},
+        Some(DevicesCommand::Bind(these)) => bind::bind(&these.addresses),
+        Some(DevicesCommand::Unbind(these)) => bind::unbind(&these.addresses),
     }
 }
 
