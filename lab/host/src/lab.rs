@@ -19,8 +19,9 @@ use crate::qemu::{self, Places};
 use crate::slot::Slot;
 use crate::{Cache, Files, Kernel, LabError, Shape};
 
-/// Longest that a lab may take to come up, on a slow machine with others running.
-const UP_WITHIN: Duration = Duration::from_secs(120);
+/// Longest that a lab may take to come up, in seconds, for each attempt: it takes about 10. Emulated CPUs now and then
+/// stand still for good while they boot, which a fresh start cures; a machine that is merely slow gets longer each time.
+const UP_WITHIN: [u64; 3] = [60, 90, 120];
 /// What an answer may take beyond the limit of the command itself.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// What a file may take, beyond that.
@@ -90,7 +91,7 @@ impl Lab {
             let drive = File::create(&path).map_err(LabError::file("create", &path))?;
             drive.set_len(64 << 20).map_err(LabError::file("size", &path))?;
         }
-        let (qemu, stream) = start(shape, &kernel, &folder, &initramfs)?;
+        let (qemu, stream) = start_again(shape, &kernel, &folder, &initramfs)?;
         let mut lab =
             Self { folder, qemu, stream: Mutex::new((stream, 0)), boot: Duration::ZERO, _slot: slot };
         lab.boot = began.elapsed();
@@ -253,12 +254,35 @@ impl Drop for Lab {
     }
 }
 
+/// Starts QEMU, and once more where it does not come up.
+fn start_again(
+    shape: &Shape,
+    kernel: &Kernel,
+    folder: &Path,
+    initramfs: &Path,
+) -> Result<(Child, UnixStream), LabError> {
+    let mut last = None;
+    for (attempt, seconds) in UP_WITHIN.into_iter().enumerate() {
+        match start(shape, kernel, folder, initramfs, seconds) {
+            Err(e @ LabError::NotUp { .. }) => {
+                let console = folder.join("console");
+                let _ = fs::copy(&console, folder.join(format!("console.{attempt}")));
+                eprintln!("{e}; attempt {} of {}", attempt + 1, UP_WITHIN.len());
+                last = Some(e);
+            }
+            done => return done,
+        }
+    }
+    Err(last.unwrap_or_else(|| LabError::NotUp { seconds: 0, console: folder.join("console") }))
+}
+
 /// Starts QEMU and waits for the agent's greeting. QEMU dies with the thread that started it.
 fn start(
     shape: &Shape,
     kernel: &Kernel,
     folder: &Path,
     initramfs: &Path,
+    seconds: u64,
 ) -> Result<(Child, UnixStream), LabError> {
     let console = folder.join("console");
     let log = folder.join("qemu.log");
@@ -278,7 +302,7 @@ fn start(
         .spawn();
     let failed = |reason: String| LabError::Tool { command: "qemu-system-x86_64".to_owned(), reason };
     let mut qemu = started.map_err(|e| failed(e.to_string()))?;
-    let greeted = greeting(&listener, &mut qemu, &console);
+    let greeted = greeting(&listener, &mut qemu, &console, seconds);
     let _ = fs::remove_file(&socket);
     match greeted {
         Ok(stream) => Ok((qemu, stream)),
@@ -295,10 +319,15 @@ fn short(folder: &Path) -> String {
     name.chars().take(40).collect()
 }
 
-fn greeting(listener: &UnixListener, qemu: &mut Child, console: &Path) -> Result<UnixStream, LabError> {
-    let not_up = || LabError::NotUp { seconds: UP_WITHIN.as_secs(), console: console.to_owned() };
+fn greeting(
+    listener: &UnixListener,
+    qemu: &mut Child,
+    console: &Path,
+    seconds: u64,
+) -> Result<UnixStream, LabError> {
+    let not_up = || LabError::NotUp { seconds, console: console.to_owned() };
     let lost = |source| LabError::Agent { console: console.to_owned(), source };
-    let end = Instant::now() + UP_WITHIN;
+    let end = Instant::now() + Duration::from_secs(seconds);
     listener.set_nonblocking(true).map_err(lost)?;
     let mut stream = loop {
         match listener.accept() {
