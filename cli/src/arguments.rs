@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Doctor(DoctorOptions),
     /// Show the PCI devices that can be given to a guest, and what stands in the way of the others
     Devices(DevicesOptions),
+    /// Put back what guests that are gone have changed of this host: interrupts, power settings, drivers
+    Restore(RestoreOptions),
     /// Print the completion script of a shell
     Completion(CompletionOptions),
 }
@@ -121,6 +123,7 @@ pub(crate) struct PlanOptions {
   pinion run vm.yaml
   pinion run vm.yaml --console
   pinion run vm.yaml --metrics 127.0.0.1:9090 --certificate certificate.json
+  pinion run vm.yaml --bind --devices devices.yaml
   pinion run vm.yaml --dry-run
   cat vm.yaml | pinion run -
 
@@ -133,6 +136,12 @@ pub(crate) struct RunOptions {
     /// What device names stand for [default: /etc/pinion/devices.yaml]
     #[arg(long, value_name = "FILE")]
     pub(crate) devices: Option<PathBuf>,
+    /// Bind the devices that the VMs need to vfio-pci, and give them back at the end
+    #[arg(long)]
+    pub(crate) bind: bool,
+    /// Leave the host's interrupts and power settings as they are, dedicated CPUs or not
+    #[arg(long)]
+    pub(crate) leave_host_settings: bool,
     /// Connect this terminal to the guest's serial console (Ctrl-] ends it)
     #[arg(long)]
     pub(crate) console: bool,
@@ -157,6 +166,19 @@ pub(crate) struct RunOptions {
     /// CPUs that are never dedicated, as a list such as 0-1,8 [default: the ledger's, else the first core]
     #[arg(long, value_name = "CPUS")]
     pub(crate) housekeeping: Option<CpuSet>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sudo pinion restore
+
+`pinion run` puts everything back when a guest ends, however it ends. This is for when that
+command itself was killed; the next `pinion run` would do the same. What guests that still
+run have asked for stays.")]
+pub(crate) struct RestoreOptions {
+    /// Ledger of who holds what, and of what was changed
+    #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_LEDGER_PATH)]
+    pub(crate) ledger: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ mod machine;
 mod output;
 mod plan;
 mod resources;
+mod restore;
 mod run;
 mod specs;
 mod table;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Devices(options) => devices::run(&options),
+        Command::Restore(options) => restore::run(&options),
         Command::Completion(options) => completion::run(&options),
     };
     match done {

@@ -76,13 +76,15 @@ impl DeviceNames {
         instance: &VirtualMachineInstance,
         wanted: Wanted,
     ) -> Result<Request, Failure> {
+        let wanted = |name: &str| if self.resources.binds(name) { Wanted::Assignable } else { wanted };
         let devices = &instance.spec.domain.devices;
         let gpus = devices.gpus.iter().map(|d| &d.device_name).enumerate().map(|d| ("gpus", d));
         let others = devices.host_devices.iter().map(|d| &d.device_name).enumerate();
         let named = gpus.chain(others.map(|d| ("hostDevices", d)));
         let problem = |(list, (index, name)): (&str, (usize, &Option<String>))| {
             let field = format!("spec.domain.devices.{list}[{index}].deviceName");
-            self.check(machine, field, name.as_ref()?, wanted).err()
+            let name = name.as_ref()?;
+            self.check(machine, field, name, wanted(name)).err()
         };
         let problems: Vec<NamesError> = named.filter_map(problem).collect();
         if !problems.is_empty() {
@@ -90,6 +92,7 @@ impl DeviceNames {
         }
         let usable = |name: &str| {
             let all = self.resources.functions(name, machine)?;
+            let wanted = wanted(name);
             Some(all.into_iter().filter(|f| why_not(machine, *f, wanted).is_none()).collect::<Vec<Bdf>>())
         };
         Request::from_instance(instance, &usable).map_err(Failure::invalid)

@@ -6,7 +6,7 @@
 mod lab;
 
 use lab::{LONG, QUICK, both, must, on_lab, sh};
-use pinion_lab::{Lab, Shape};
+use pinion_lab::{Files, Lab, Shape};
 
 /// The drive on node 1 and QEMU's `edu` on node 0 of the two-socket shape.
 const DRIVE: &str = "0000:31:00.0";
@@ -90,7 +90,7 @@ fn refused(lab: &Lab, command: &str, code: i32, says: &str) {
 
 #[test]
 fn devices_of_the_host_are_used_by_a_guest_in_the_right_cells() {
-    on_lab("devices", &Shape::two_socket(), SCRIPT, |lab| {
+    on_lab("devices", &Shape::two_socket(), SCRIPT, &Files::new(), |lab| {
         lab.put("/vm.yaml", SPEC.as_bytes(), 0o644).unwrap();
         lab.put("/names.yaml", NAMES.as_bytes(), 0o644).unwrap();
         let drive =

@@ -6,7 +6,7 @@
 mod lab;
 
 use lab::{LONG, QUICK, both, must, on_lab, sh};
-use pinion_lab::{Lab, Shape};
+use pinion_lab::{Files, Lab, Shape};
 use serde_json::Value;
 
 /// Prints what the guest sees, then waits until the host says over the network that it may end.
@@ -90,7 +90,7 @@ fn lines<'a>(text: &'a str, kind: &str) -> Vec<&'a str> {
 
 #[test]
 fn a_guest_is_what_its_spec_says_from_inside_and_where_its_plan_says_from_outside() {
-    on_lab("guest", &Shape::two_socket(), SCRIPT, |lab| {
+    on_lab("guest", &Shape::two_socket(), SCRIPT, &Files::new(), |lab| {
         start(lab);
         let plan = json(&must(lab, "pinion plan /vm.yaml -o json --ledger /none", QUICK));
         inside(&must(lab, "cat /console", QUICK), &plan);

@@ -5,7 +5,7 @@
 mod lab;
 
 use lab::{LONG, QUICK, both, must, on_lab, sh};
-use pinion_lab::{Lab, Shape};
+use pinion_lab::{Files, Lab, Shape};
 
 /// Says what became of a write to the first disk, if there is one, and stays.
 const SCRIPT: &str = "
@@ -87,7 +87,7 @@ fn nothing_is_left(lab: &Lab) {
 
 #[test]
 fn trouble_gives_one_clear_error_and_leaves_nothing_behind() {
-    on_lab("trouble", &Shape::small(), SCRIPT, |lab| {
+    on_lab("trouble", &Shape::small(), SCRIPT, &Files::new(), |lab| {
         set_up(lab);
         disks(lab);
         neighbours(lab);

@@ -57,6 +57,14 @@ pub trait RunningGuest: fmt::Debug + Send + Sync {
     /// Readable once the guest has ended, from then on.
     fn ended_fd(&self) -> BorrowedFd<'_>;
 
+    /// Readable when a passed-through device has something new to tell; `None` where none ever has.
+    fn device_news_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Takes the news: it is told in [`RunningGuest::stats`].
+    fn take_device_news(&self) {}
+
     /// How it ended; `None` while it runs.
     fn end(&self) -> Option<GuestEnd>;
 
@@ -119,6 +127,12 @@ pub struct DiskStats {
 pub struct DeviceStats {
     /// Its address on the host.
     pub name: String,
+    /// Vectors that signal the guest.
+    pub vectors: u64,
+    /// Changes whenever the host's vectors are set up anew.
+    pub generation: u64,
+    /// Resets that succeeded.
+    pub resets: u64,
     /// The host took it back, or it is gone.
     pub lost: bool,
     /// Accesses, interrupts and resets that failed.

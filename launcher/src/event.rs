@@ -52,6 +52,8 @@ pub enum Event {
         /// Seconds until force.
         grace_seconds: u64,
     },
+    /// The guest set up vectors of passed-through devices anew: the host made new interrupts for them.
+    Vectors,
     /// Something that the user should know.
     Warning {
         /// What.
@@ -110,6 +112,7 @@ mod tests {
                 r#"{"event":"verified","verdict":"holds","items":3,"mismatches":[]}"#,
             ),
             (Event::PowerButton { grace_seconds: 30 }, r#"{"event":"powerButton","graceSeconds":30}"#),
+            (Event::Vectors, r#"{"event":"vectors"}"#),
             (Event::Repaired { what: "a".into(), failure: None }, r#"{"event":"repaired","what":"a"}"#),
             (Event::Ended { end: End::PoweredOff }, r#"{"event":"ended","how":"poweredOff"}"#),
             (

@@ -1,7 +1,7 @@
 //! The native backend: our own virtual machine monitor.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use pinion_machine::CpuSet;
@@ -90,6 +90,17 @@ impl RunningGuest for RunningMachine {
         RunningMachine::ended_fd(self)
     }
 
+    fn device_news_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.device_news().map(AsFd::as_fd)
+    }
+
+    fn take_device_news(&self) {
+        if let Some(news) = self.device_news() {
+            // Nothing to take is no news.
+            let _ = news.read();
+        }
+    }
+
     fn end(&self) -> Option<GuestEnd> {
         RunningMachine::end(self).map(|end| match end {
             vmm_machine::GuestEnd::PoweredOff => GuestEnd::PoweredOff,
@@ -122,8 +133,8 @@ fn operations(o: vmm_machine::Operations) -> Operations {
 }
 
 fn device(stats: vmm_machine::DeviceStats) -> DeviceStats {
-    let vmm_machine::HealthReport { lost, faults, last_fault, .. } = stats.health;
-    DeviceStats { name: stats.name, lost, faults, last_fault }
+    let vmm_machine::HealthReport { vectors, generation, resets, faults, lost, last_fault } = stats.health;
+    DeviceStats { name: stats.name, vectors, generation, resets, lost, faults, last_fault }
 }
 
 fn disk(stats: vmm_machine::DiskStats) -> DiskStats {

@@ -33,6 +33,8 @@ use crate::trouble::Trouble;
 const MEMORY_EVERY: u64 = 12;
 /// The first check of a guest that runs: its first instructions made what threads the kernel needs.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
+/// When new interrupts of devices are looked at: whoever keeps the host has brought them to their CPUs by then.
+const ROUTED_AFTER: Duration = Duration::from_millis(500);
 /// Asks for a check of everything at once.
 const CHECK_NOW: Signal = Signal::SIGUSR1;
 
@@ -153,7 +155,16 @@ impl Session {
         self.monitor.reached(GuestPhase::Running);
         self.events.tell(&Event::Running);
         let trouble = Trouble::default();
-        let mut watch = Watch { guest, auditor, repair, last: certificate, console, trouble, deadline: None };
+        let mut watch = Watch {
+            guest,
+            auditor,
+            repair,
+            last: certificate,
+            console,
+            trouble,
+            vectors: Vec::new(),
+            deadline: None,
+        };
         self.watch(&mut watch, signals)
     }
 
@@ -176,6 +187,10 @@ impl Session {
                         self.ask_to_end(watch);
                     }
                 }
+            }
+            if ready.devices {
+                self.hear_devices(watch);
+                next = next.min(Instant::now() + ROUTED_AFTER);
             }
             if ready.typed && watch.console.typed() == Typed::Escape {
                 self.ask_to_end(watch);
@@ -204,6 +219,17 @@ impl Session {
         watch.guest.power_button();
         watch.deadline = Some(Instant::now() + grace);
         self.events.tell(&Event::PowerButton { grace_seconds: grace.as_secs() });
+    }
+
+    /// Interrupts that a driver in the guest has set up anew are brought to their CPUs by whoever keeps the host.
+    fn hear_devices(&mut self, watch: &mut Watch) {
+        watch.guest.take_device_news();
+        let generations: Vec<u64> = watch.guest.stats().devices.iter().map(|d| d.generation).collect();
+        if watch.vectors != generations {
+            watch.vectors = generations;
+            self.events.tell(&Event::Vectors);
+        }
+        self.tell_trouble(watch);
     }
 
     /// Looks, tells what drifted, and puts back what drifted before: so that a drift is always seen
@@ -256,6 +282,8 @@ struct Watch {
     last: Certificate,
     console: Console,
     trouble: Trouble,
+    /// Of each device, which set of vectors was told last.
+    vectors: Vec<u64>,
     /// When force follows the power button.
     deadline: Option<Instant>,
 }
@@ -279,6 +307,7 @@ fn how(end: GuestEnd) -> End {
 struct Ready {
     signal: bool,
     typed: bool,
+    devices: bool,
 }
 
 fn wait(watch: &Watch, signals: &SignalFd, until: Instant) -> Ready {
@@ -288,14 +317,19 @@ fn wait(watch: &Watch, signals: &SignalFd, until: Instant) -> Ready {
         PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         PollFd::new(watch.guest.ended_fd(), PollFlags::POLLIN),
     ];
-    fds.extend(watch.console.input().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+    let typed = watch.console.input().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let devices = watch.guest.device_news_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let (typing, telling) = (typed.is_some(), devices.is_some());
+    fds.extend(typed);
+    fds.extend(devices);
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
         // Cannot be waited for: look again soon rather than spin.
         Err(_) => std::thread::sleep(Duration::from_millis(100)),
     }
     let is_ready = |i: usize| fds.get(i).and_then(PollFd::any).unwrap_or(false);
-    Ready { signal: is_ready(0), typed: is_ready(2) }
+    let devices = telling && is_ready(if typing { 3 } else { 2 });
+    Ready { signal: is_ready(0), typed: typing && is_ready(2), devices }
 }
 
 fn signals() -> Result<SignalFd, SessionError> {

@@ -69,7 +69,13 @@ mod tests {
     fn a_device_that_is_lost_is_told_once() {
         let device = |lost, why: Option<&str>| {
             let last_fault = why.map(str::to_owned);
-            let devices = vec![DeviceStats { name: "0000:31:00.0".into(), lost, faults: 1, last_fault }];
+            let devices = vec![DeviceStats {
+                name: "0000:31:00.0".into(),
+                lost,
+                faults: 1,
+                last_fault,
+                ..DeviceStats::default()
+            }];
             GuestStats { devices, ..GuestStats::default() }
         };
         let mut trouble = Trouble::default();

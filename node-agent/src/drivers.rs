@@ -6,10 +6,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::mpsc;
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinion_machine::{Bdf, Machine, PASS_THROUGH_DRIVER, group, obstacles};
 
@@ -90,11 +89,11 @@ impl PciBus {
         Self { root }
     }
 
-    fn folder(&self, address: Bdf) -> PathBuf {
+    pub(crate) fn folder(&self, address: Bdf) -> PathBuf {
         self.root.join("devices").join(address.to_string())
     }
 
-    fn driver(&self, address: Bdf) -> Option<String> {
+    pub(crate) fn driver(&self, address: Bdf) -> Option<String> {
         let link = fs::read_link(self.folder(address).join("driver")).ok()?;
         link.file_name().map(|name| name.to_string_lossy().into_owned())
     }
@@ -154,6 +153,17 @@ impl PciBus {
         if failed.is_empty() { Ok(done) } else { Err(failed) }
     }
 
+    /// Gives one function back to the driver that the kernel chooses; `None` where it is not bound to `vfio-pci`.
+    ///
+    /// # Errors
+    /// Where its driver hangs, or sysfs cannot be written.
+    pub fn give_back(&self, address: Bdf) -> Result<Option<Rebound>, DriverError> {
+        match self.driver(address).as_deref() {
+            Some(PASS_THROUGH_DRIVER) => self.rebind(address, "").map(Some),
+            _ => Ok(None),
+        }
+    }
+
     fn load(&self) -> Result<(), DriverError> {
         let there = || self.root.join("drivers").join(PASS_THROUGH_DRIVER).is_dir();
         if !there() {
@@ -169,10 +179,7 @@ impl PciBus {
         let was = self.driver(address);
         write(&folder.join("driver_override"), &format!("{wanted}\n"))?;
         if let Some(driver) = &was {
-            let unbind = folder.join("driver/unbind");
-            let hangs = || DriverError::Hangs { address, driver: driver.clone() };
-            within(UNBIND_LIMIT, move || write(&unbind, &address.to_string()))
-                .unwrap_or_else(|| Err(hangs()))?;
+            unbind(&folder.join("driver/unbind"), address, driver)?;
         }
         write(&self.root.join("drivers_probe"), &address.to_string())?;
         let now = self.driver(address);
@@ -199,13 +206,31 @@ fn write(path: &Path, text: &str) -> Result<(), DriverError> {
     written.map_err(|source| DriverError::Write { path: path.to_owned(), source })
 }
 
-/// `None` when it takes longer. Its thread then waits on: the kernel lets nobody interrupt it.
-fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (done, wait) = mpsc::channel();
-    thread::spawn(move || {
-        let _ = done.send(work());
-    });
-    wait.recv_timeout(limit).ok()
+/// Has a driver let go, by a process of its own: while a driver does not, the kernel lets nobody interrupt whoever asked,
+/// and not even end.
+fn unbind(file: &Path, address: Bdf, driver: &str) -> Result<(), DriverError> {
+    let failed = |source| DriverError::Write { path: file.to_owned(), source };
+    let mut asking = Command::new("sh")
+        .args(["-c", "printf %s \"$1\" > \"$2\"", "unbind"])
+        .arg(address.to_string())
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let began = Instant::now();
+    loop {
+        match asking.try_wait().map_err(failed)? {
+            Some(status) if status.success() => return Ok(()),
+            // Says why: the same again, or that the device is free by now.
+            Some(_) => return write(file, &address.to_string()),
+            None if began.elapsed() >= UNBIND_LIMIT => {
+                return Err(DriverError::Hangs { address, driver: driver.to_owned() });
+            }
+            None => thread::sleep(Duration::from_millis(5)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -256,9 +281,9 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_too_long_is_left() {
-        assert_eq!(within(Duration::from_secs(5), || 7), Some(7));
-        let slow = || thread::sleep(Duration::from_secs(60));
-        assert_eq!(within(Duration::from_millis(10), slow), None);
+    fn an_unbind_that_fails_says_which_file() {
+        let nowhere = Path::new("/nowhere/driver/unbind");
+        let failed = unbind(nowhere, "0000:01:00.0".parse().unwrap(), "nvme").unwrap_err();
+        assert!(failed.to_string().contains("/nowhere/driver/unbind"), "{failed}");
     }
 }

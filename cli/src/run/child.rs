@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use nix::errno::Errno;
@@ -20,6 +21,7 @@ use nix::unistd::{Pid, pipe};
 use pinion_launcher::{ConsoleMode, Event, LaunchSpec, TerminalMode};
 use pinion_node_agent::Reservation;
 
+use super::hosting::Hosting;
 use super::{Placed, report};
 use crate::failure::Failure;
 
@@ -45,6 +47,8 @@ pub(super) struct Launcher {
     process: Child,
     events: Option<File>,
     unread: Vec<u8>,
+    /// It has set up vectors anew, and nobody has looked.
+    vectors: bool,
     reservation: Option<Reservation>,
     /// Put back when this goes: a launcher that is killed cannot.
     _terminal: Option<TerminalMode>,
@@ -100,6 +104,7 @@ fn start(guest: Placed) -> Result<Launcher, Failure> {
         process,
         events: Some(events.into()),
         unread: Vec::new(),
+        vectors: false,
         reservation: None,
         _terminal: terminal,
     };
@@ -158,6 +163,7 @@ impl Launcher {
         {
             report::warning(&self.name, &e);
         }
+        self.vectors |= *event == Event::Vectors;
         report::event(&self.name, event);
     }
 
@@ -190,11 +196,17 @@ impl Launcher {
 ///
 /// # Errors
 /// [`Failure::Silent`] with the exit code of the first guest that did not end well.
-pub(super) fn wait_all(mut launchers: Vec<Launcher>) -> Result<(), Failure> {
+pub(super) fn wait_all(mut launchers: Vec<Launcher>, host: &mut Hosting) -> Result<(), Failure> {
     let signals = signals()?;
     let mut code = 0;
+    let mut tended = Instant::now();
     while !launchers.is_empty() {
-        let ready = wait(&signals, &launchers);
+        let ready =
+            wait(&signals, &launchers, host.pause().map(|each| each.saturating_sub(tended.elapsed())));
+        if host.pause().is_some_and(|each| tended.elapsed() >= each) {
+            host.tend();
+            tended = Instant::now();
+        }
         if ready.first().copied().unwrap_or(false) {
             while let Ok(Some(_)) = signals.read_signal() {
                 launchers.iter().for_each(|l| l.signal(Signal::SIGTERM));
@@ -203,9 +215,13 @@ pub(super) fn wait_all(mut launchers: Vec<Launcher>) -> Result<(), Failure> {
         let mut flags = ready.into_iter().skip(1);
         launchers.retain_mut(|launcher| {
             if !flags.next().unwrap_or(false) || launcher.hear() {
+                if std::mem::take(&mut launcher.vectors) {
+                    host.route();
+                }
                 return true;
             }
             let ended = launcher.finish();
+            host.let_go();
             if code == 0 {
                 code = ended;
             }
@@ -226,12 +242,15 @@ fn signals() -> Result<SignalFd, Failure> {
 }
 
 /// Which of signals and launchers have something to say, in this order.
-fn wait(signals: &SignalFd, launchers: &[Launcher]) -> Vec<bool> {
+fn wait(signals: &SignalFd, launchers: &[Launcher], limit: Option<Duration>) -> Vec<bool> {
+    let limit = limit.map_or(PollTimeout::NONE, |d| {
+        PollTimeout::try_from(d.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX)
+    });
     let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     fds.extend(
         launchers.iter().filter_map(|l| l.events.as_ref()).map(|f| PollFd::new(f.as_fd(), PollFlags::POLLIN)),
     );
-    if poll(&mut fds, PollTimeout::NONE).is_err() {
+    if poll(&mut fds, limit).is_err() {
         return Vec::new();
     }
     fds.iter().map(|fd| fd.any().unwrap_or(false)).collect()

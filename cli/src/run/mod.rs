@@ -3,11 +3,12 @@
 //! All VMs are planned and reserved before the first is started: a file runs whole or not at all.
 
 mod child;
+mod hosting;
 mod report;
 
 use pinion_api::VirtualMachineInstance;
 use pinion_launcher::{AuditPolicy, ConsoleMode, LaunchSpec};
-use pinion_machine::Machine;
+use pinion_machine::{CpuSet, Machine};
 use pinion_node_agent::{Holder, Ledger, Reservation, ReserveError};
 use pinion_planner::{HoldingState, Occupancy, Placement, Refusal};
 
@@ -15,6 +16,7 @@ use crate::arguments::{PictureFormat, RunOptions};
 use crate::failure::{Failure, REFUSED};
 use crate::resources::{DeviceNames, Wanted};
 use crate::{machine, output, plan, specs};
+use hosting::Hosting;
 
 #[derive(Debug, thiserror::Error)]
 enum RunError {
@@ -47,14 +49,37 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
     let instances = specs::read(&options.file)?;
     check(options, &instances)?;
     let names = DeviceNames::read(options.devices.as_deref())?;
-    let machine = machine::discover(&pinion_discovery::From::Host)?;
     if options.dry_run {
+        let machine = machine::discover(&pinion_discovery::From::Host)?;
         return dry_run(options, &machine, &instances, &names);
     }
-    let placed = reserve_all(options, &machine, &instances, &names)?;
+    let mut host = Hosting::of(options);
+    host.settle()?;
+    let outcome = run_all(options, &instances, &names, &mut host);
+    // All reservations are gone: what nobody needs any more is put back.
+    let settled = host.settle();
+    outcome.and(settled)
+}
+
+/// 1. Leftovers of guests that were killed are gone, so the machine is read as it will be used.
+/// 2. CPUs, pages and devices are reserved: from here on nobody else takes them.
+/// 3. Devices are bound, and the dedicated CPUs made quiet.
+/// 4. The guests start.
+fn run_all(
+    options: &RunOptions,
+    instances: &[VirtualMachineInstance],
+    names: &DeviceNames,
+    host: &mut Hosting,
+) -> Result<(), Failure> {
+    let machine = machine::discover(&pinion_discovery::From::Host)?;
+    let mut placed = reserve_all(options, &machine, instances, names)?;
     report::started(&placed.iter().map(|p| &p.spec.placement).collect::<Vec<_>>());
+    for guest in &mut placed {
+        host.prepare(&machine, guest)?;
+    }
+    host.settle()?;
     let children = child::start_all(placed)?;
-    child::wait_all(children)
+    child::wait_all(children, host)
 }
 
 fn check(options: &RunOptions, instances: &[VirtualMachineInstance]) -> Result<(), Failure> {
@@ -119,7 +144,8 @@ fn plan_one(
     let mut occupancy = taken.clone();
     machine::set_housekeeping(&mut occupancy, machine, options.housekeeping.as_ref())
         .map_err(Unplaced::Failed)?;
-    let request = names.request(machine, instance, Wanted::Bound).map_err(Unplaced::Failed)?;
+    let wanted = if options.bind { Wanted::Assignable } else { Wanted::Bound };
+    let request = names.request(machine, instance, wanted).map_err(Unplaced::Failed)?;
     let placement = pinion_planner::plan(machine, &occupancy, &request)
         .map_err(|refusal| Unplaced::Refused(Box::new(refusal)))?;
     Ok((placement.holding(HoldingState::Reserved), placement))
@@ -135,6 +161,11 @@ fn launch_spec(
     let mut metrics = options.metrics;
     if let Some(address) = &mut metrics {
         address.set_port(address.port().saturating_add(if address.port() == 0 { 0 } else { number }));
+    }
+    let mut placement = placement;
+    if options.leave_host_settings {
+        // Nobody brings them anywhere: nothing is promised.
+        placement.devices.iter_mut().for_each(|d| d.interrupt_cpus = CpuSet::new());
     }
     let certificate = options.certificate.as_ref().map(|path| {
         if count == 1 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pinion_launcher::Event;
 use pinion_launcher::certificate::Verdict;
+use pinion_node_agent::{Notice, Rebound};
 use pinion_planner::Placement;
 
 use crate::plan;
@@ -30,6 +31,8 @@ pub(super) fn event(name: &str, event: &Event) {
         Event::PowerButton { grace_seconds } => {
             format!("power button pressed; force follows after {grace_seconds} s")
         }
+        // The host's part in it is told where it goes wrong.
+        Event::Vectors => return,
         Event::Warning { what } => format!("warning: {what}"),
         Event::Ended { end } => end.sentence(),
     };
@@ -53,6 +56,18 @@ fn rounded(ns: u64) -> Duration {
 /// Something that could not be done about a guest.
 pub(super) fn warning(name: &str, error: &(dyn Error + 'static)) {
     eprintln!("{name}: warning: {}", pinion_launcher::chain(error));
+}
+
+/// Something about the host's settings.
+pub(super) fn notice(notice: &Notice) {
+    let kind = if notice.is_warning() { "warning: " } else { "" };
+    eprintln!("host: {kind}{notice}");
+}
+
+/// A device that was bound.
+pub(super) fn bound(rebound: &Rebound) {
+    let name = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".to_owned());
+    eprintln!("host: device {} was bound: {} → {}", rebound.address, name(&rebound.was), name(&rebound.now));
 }
 
 /// A launcher that a signal ended.

@@ -17,9 +17,9 @@ struct Frozen;
 /// Boots a lab host whose guests run `script`, and tests on it. Emulation of a virtual machine inside a virtual
 /// machine now and then stops for good when processes that use KVM are killed: that is the emulator's
 /// fault and says nothing about Pinion, so the test runs once more, on a fresh host.
-pub(crate) fn on_lab(name: &str, shape: &Shape, script: &str, test: impl Fn(&Lab)) {
+pub(crate) fn on_lab(name: &str, shape: &Shape, script: &str, files: &Files, test: impl Fn(&Lab)) {
     let attempt = || {
-        let lab = lab(name, shape, script);
+        let lab = lab(name, shape, script, files);
         test(&lab);
     };
     let Err(why) = catch_unwind(AssertUnwindSafe(attempt)) else { return };
@@ -38,14 +38,15 @@ pub(crate) fn sh(lab: &Lab, script: &str, limit: Duration) -> Output {
     }
 }
 
-fn lab(name: &str, shape: &Shape, script: &str) -> Lab {
+fn lab(name: &str, shape: &Shape, script: &str, files: &Files) -> Lab {
     let folder = tempfile::tempdir().unwrap();
     let initrd = folder.path().join("initrd");
     guest_initrd(script, &initrd).unwrap();
     let kernel = Kernel::of_debian(&pinion_lab::Cache::of_user()).unwrap();
     let pinion = PathBuf::from(env!("CARGO_BIN_EXE_pinion"));
     let launcher = launcher(&pinion);
-    let files = Files::new()
+    let files = files
+        .clone()
         .with("/var/lib/pinion/debian/vmlinuz", kernel.image())
         .with("/var/lib/pinion/debian/initrd", &initrd)
         .with_program("/usr/bin/pinion", &stripped(&pinion, folder.path()))

@@ -16,12 +16,23 @@ const MODULES: [&str; 8] =
 /// # Errors
 /// [`LabError`].
 pub fn guest_initrd(script: &str, to: &Path) -> Result<(), LabError> {
+    guest_initrd_with(script, &[], to)
+}
+
+/// As [`guest_initrd`], with programs in it that need no library: where each goes, and where it is.
+///
+/// # Errors
+/// [`LabError`].
+pub fn guest_initrd_with(script: &str, programs: &[(&str, &Path)], to: &Path) -> Result<(), LabError> {
     let cache = Cache::of_user();
     let kernel = Kernel::of_debian(&cache)?;
     let tree = Tree::new(to.with_extension("root"))?;
     let busybox = busybox(&cache)?;
     tree.busybox(&busybox)?;
     kernel.install(&MODULES, tree.root(), &busybox)?;
+    for (place, program) in programs {
+        tree.file(Path::new(place), program)?;
+    }
     tree.script("/script.sh", script)?;
     tree.script("/init", include_str!("guest.sh"))?;
     tree.pack(to)

@@ -348,10 +348,13 @@ fn greeting(
     match receive::<Answer>(&mut stream) {
         Ok((Answer { what: Outcome::Ready, .. }, _)) => Ok(stream),
         Ok(_) => Err(not_up()),
-        Err(_) => match qemu.try_wait() {
-            Ok(Some(status)) => Err(ended(status, console)),
-            _ => Err(not_up()),
-        },
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Err(not_up()),
+        // The other end is closed: QEMU has ended or is about to.
+        Err(_) => {
+            std::thread::sleep(Duration::from_millis(500));
+            let _ = qemu.kill();
+            Err(qemu.wait().map_or_else(lost, |status| ended(status, console)))
+        }
     }
 }
 

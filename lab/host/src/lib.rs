@@ -33,7 +33,7 @@ pub use cache::Cache;
 pub use debian::Kernel;
 pub use error::LabError;
 pub use files::Files;
-pub use guest::guest_initrd;
+pub use guest::{guest_initrd, guest_initrd_with};
 pub use lab::{Lab, Output};
 pub use pinion_lab_agent::Stream;
 pub use shape::{Device, HugePages, Node, Shape};

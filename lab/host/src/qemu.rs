@@ -63,9 +63,9 @@ fn processor() -> String {
     format!("EPYC-Milan,svm=on,topoext=on,x-force-features=on{off}")
 }
 
-/// `-snapshot` files for the drives that the shape names: number of drives.
+/// Files for the drives that the shape names: number of drives.
 pub(crate) fn drives(shape: &Shape) -> usize {
-    shape.nodes.iter().flat_map(|n| &n.devices).filter(|d| matches!(d, crate::Device::Nvme)).count()
+    shape.nodes.iter().flat_map(|n| &n.devices).filter(|d| d.is_drive()).count()
 }
 
 /// What every lab kernel is told. The second line is for speed alone: under emulation, a clock that is
@@ -129,15 +129,22 @@ impl Words {
             for device in &spec.devices {
                 port += 1;
                 self.add("-device", format!("pcie-root-port,id=port{port},bus=pxb{node},chassis={port}"));
-                if matches!(device, crate::Device::Nvme) {
+                if device.is_drive() {
                     drive += 1;
                     let file = folder.join(format!("nvme{drive}.img"));
                     self.add("-drive", format!("if=none,id=nvme{drive},format=raw,file={}", file.display()));
                 }
-                if matches!(device, crate::Device::Ivshmem) {
-                    self.add("-object", format!("memory-backend-ram,id=shared{port},size=1M,share=on"));
+                if let Some(mib) = device.memory_mib() {
+                    self.add("-object", format!("memory-backend-ram,id=shared{port},size={mib}M,share=on"));
+                }
+                let functions = matches!(device, crate::Device::NvmeSriov);
+                if functions {
+                    self.add("-device", format!("nvme-subsys,id=subsystem{port}"));
                 }
                 self.add("-device", format!("{},bus=port{port}", device.argument(drive, port)));
+                if functions {
+                    self.add("-device", format!("nvme-ns,drive=nvme{drive},bus=parent{port},shared=on"));
+                }
             }
         }
     }

@@ -80,6 +80,10 @@ pub enum Device {
     PciTestdev,
     /// Memory behind a BAR of 1 MiB.
     Ivshmem,
+    /// Memory behind a 64-bit BAR of 8 GiB, none of which is used until it is written.
+    LargeBar,
+    /// An NVMe drive with virtual functions, which its parent must give queues and interrupts.
+    NvmeSriov,
 }
 
 impl Device {
@@ -89,11 +93,30 @@ impl Device {
             Self::Edu => "edu".to_owned(),
             Self::Nvme => format!("nvme,serial=lab-{drive},drive=nvme{drive}"),
             Self::E1000e => "e1000e,rombar=0".to_owned(),
-            Self::AtiVga => "ati-vga,rombar=0".to_owned(),
+            // Two of them would have one file of firmware.
+            Self::AtiVga => "ati-vga,rombar=0,romfile=".to_owned(),
             Self::BochsDisplay => "bochs-display".to_owned(),
             Self::VirtioGpu => "virtio-gpu-pci".to_owned(),
             Self::PciTestdev => "pci-testdev".to_owned(),
-            Self::Ivshmem => format!("ivshmem-plain,memdev=shared{port}"),
+            Self::Ivshmem | Self::LargeBar => format!("ivshmem-plain,memdev=shared{port}"),
+            Self::NvmeSriov => format!(
+                "nvme,id=parent{port},serial=lab-{drive},subsys=subsystem{port},sriov_max_vfs=2,sriov_vq_flexible=4,\
+                 sriov_vi_flexible=4,max_ioqpairs=6,msix_qsize=7"
+            ),
+        }
+    }
+
+    /// Whether it has a drive's file behind it.
+    pub(crate) const fn is_drive(self) -> bool {
+        matches!(self, Self::Nvme | Self::NvmeSriov)
+    }
+
+    /// Memory behind it, MiB.
+    pub(crate) const fn memory_mib(self) -> Option<u32> {
+        match self {
+            Self::Ivshmem => Some(1),
+            Self::LargeBar => Some(8 << 10),
+            _ => None,
         }
     }
 }
@@ -150,6 +173,19 @@ impl Shape {
         }
     }
 
+    /// The small shape with devices to pass through: memory behind an 8 GiB BAR and the display of the console on node 0; a drive with virtual
+    /// functions and another display controller on node 1.
+    #[must_use]
+    pub fn devices() -> Self {
+        let mut shape = Self::small();
+        let devices =
+            [vec![Device::Edu, Device::LargeBar, Device::AtiVga], vec![Device::NvmeSriov, Device::AtiVga]];
+        for (node, devices) in shape.nodes.iter_mut().zip(devices) {
+            node.devices = devices;
+        }
+        shape
+    }
+
     /// A shape from a file, TOML by its name or else JSON.
     ///
     /// # Errors
@@ -180,9 +216,10 @@ impl Shape {
         match text {
             "two-socket" => Ok(Self::two_socket()),
             "small" => Ok(Self::small()),
+            "devices" => Ok(Self::devices()),
             json => {
                 let shape: Self = serde_json::from_str(json).map_err(|e| {
-                    LabError::Shape(format!("{e}: give two-socket, small, or a shape in JSON"))
+                    LabError::Shape(format!("{e}: give two-socket, small, devices, or a shape in JSON"))
                 })?;
                 shape.check()?;
                 Ok(shape)
@@ -255,7 +292,7 @@ mod tests {
 
     #[test]
     fn built_in_shapes_are_sound() {
-        for name in ["two-socket", "small"] {
+        for name in ["two-socket", "small", "devices"] {
             Shape::named(name).unwrap().check().unwrap();
         }
         assert_eq!(Shape::two_socket().cpus(), 16);

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use jiff::Timestamp;
+use pinion_interrupts::IrqFiles;
 use pinion_machine::CpuSet;
 
+use super::devices::{DeviceObservation, observe_devices};
 use super::document::{Certificate, Check, Item, Role, Scheduling, Verdict};
 use super::judge::{Reading, judge};
 use super::observe::{MemoryObservation, Observation, Subjects, observe_memory, observe_threads};
@@ -56,6 +58,8 @@ pub struct Auditor {
     subjects: Subjects,
     sequence: u64,
     memory: Option<(Timestamp, MemoryObservation)>,
+    devices: DeviceObservation,
+    interrupts: IrqFiles,
     drifted: Vec<(String, Check)>,
     drift_total: BTreeMap<Check, u64>,
     repairs_total: BTreeMap<(Check, RepairResult), u64>,
@@ -102,6 +106,8 @@ impl Auditor {
             subjects,
             sequence: 0,
             memory: None,
+            devices: DeviceObservation::default(),
+            interrupts: IrqFiles::default(),
             drifted: Vec::new(),
             drift_total: BTreeMap::new(),
             repairs_total: BTreeMap::new(),
@@ -114,6 +120,9 @@ impl Auditor {
             self.memory = Some((Timestamp::now(), observe_memory(&self.subjects)));
         }
         let threads = observe_threads(&self.subjects);
+        if !self.plan.devices.is_empty() {
+            self.devices = observe_devices(&self.plan, &self.interrupts, &self.devices);
+        }
         self.conclude(&threads)
     }
 
@@ -122,7 +131,14 @@ impl Auditor {
         let now = Timestamp::now();
         let nothing = MemoryObservation { cells: BTreeMap::new(), locked_bytes: None };
         let (memory_at, memory) = self.memory.as_ref().map_or((now, &nothing), |(at, m)| (*at, m));
-        let reading = Reading { sequence: self.sequence, threads_at: now, threads, memory_at, memory };
+        let reading = Reading {
+            sequence: self.sequence,
+            threads_at: now,
+            threads,
+            memory_at,
+            memory,
+            devices: &self.devices,
+        };
         let certificate = judge(&self.plan, &self.subjects, &reading);
         let drifted = certificate.items.iter().filter(|i| i.verdict == Verdict::Drifted);
         let (mut keys, mut new_drift) = (Vec::new(), Vec::new());

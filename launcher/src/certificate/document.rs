@@ -278,6 +278,27 @@ pub struct DeviceFacts {
     pub name: String,
     /// Its address on the host.
     pub address: pinion_machine::Bdf,
-    /// CPUs that its interrupts may go to.
+    /// CPUs that its interrupts are planned for, vector after vector in turn; empty where nothing is promised.
     pub interrupt_cpus: CpuSet,
+    /// The vectors that it has now.
+    pub vectors: Vec<VectorFacts>,
+}
+
+/// What the kernel says of a vector of a passed-through device (`/proc/interrupts`, `/proc/irq`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VectorFacts {
+    /// What raises it: `msix`, `msi` or `intx`.
+    pub kind: String,
+    /// Its number on the device.
+    pub index: u32,
+    /// Its number on the host.
+    pub irq: u32,
+    /// The CPU that it is planned for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_cpu: Option<CpuId>,
+    /// The CPUs that it comes to (`effective_affinity_list`).
+    pub effective_cpus: CpuSet,
+    /// How often it came.
+    pub count: u64,
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::census::Census;
+use super::devices::{self, DeviceObservation};
 use super::document::{API_VERSION, CellFacts, Certificate, Check, Item, KIND, Role, ThreadFacts, Verdict};
 use super::observe::{MemoryObservation, Observation, Subjects};
 use super::plan::{Plan, PlannedCell};
@@ -20,6 +21,8 @@ pub struct Reading<'a> {
     pub memory_at: Timestamp,
     /// The memory.
     pub memory: &'a MemoryObservation,
+    /// The interrupts of passed-through devices.
+    pub devices: &'a DeviceObservation,
 }
 
 /// Writes the certificate of one reading.
@@ -37,6 +40,7 @@ pub fn judge(plan: &Plan, subjects: &Subjects, reading: &Reading<'_>) -> Certifi
             None => items.push(unverifiable_cell(cell, "The backend does not say where it lies")),
         }
     }
+    items.extend(devices::judge(plan, reading.devices));
     items.extend(plan.locked.then(|| judge_lock(plan, reading.memory)));
     let verdict = items.iter().map(|i| i.verdict).max().unwrap_or(Verdict::Unverifiable);
     let mismatches = items.iter().filter(|i| i.verdict != Verdict::Holds).map(Item::to_string).collect();
@@ -53,7 +57,7 @@ pub fn judge(plan: &Plan, subjects: &Subjects, reading: &Reading<'_>) -> Certifi
         mismatches,
         threads: reading.threads.threads.iter().filter_map(|(_, _, facts)| facts.clone()).collect(),
         cells,
-        devices: Vec::new(),
+        devices: devices::facts(plan, reading.devices),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod audit;
 mod census;
+mod devices;
 mod document;
 mod judge;
 mod observe;
@@ -17,11 +18,12 @@ mod tests;
 
 pub use audit::{Auditor, Checked, Depth, Repair, RepairResult, Repaired};
 pub use census::{Census, CensusError, Mappings, Range};
+pub use devices::{DeviceObservation, ObservedVector, observe_devices};
 pub use document::{
     API_VERSION, CellFacts, Certificate, Check, DeviceFacts, Item, KIND, Role, Scheduling, ThreadFacts,
-    Verdict,
+    VectorFacts, Verdict,
 };
 pub use judge::{Reading, judge};
 pub use observe::{MemoryObservation, Observation, Subjects, observe_memory, observe_threads};
-pub use plan::{Plan, PlannedCell, PlannedThread};
+pub use plan::{Plan, PlannedCell, PlannedDevice, PlannedThread};
 pub use store::{StoreError, write};

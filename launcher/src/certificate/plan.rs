@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pinion_machine::{CpuSet, NodeId, PageSize};
+use pinion_machine::{Bdf, CpuSet, NodeId, PageSize};
 use pinion_planner::Placement;
 
 use super::document::{Role, Scheduling};
@@ -20,6 +20,19 @@ pub struct Plan {
     pub cells: Vec<PlannedCell>,
     /// Whether no page may be swapped out.
     pub locked: bool,
+    /// Passed-through devices.
+    pub devices: Vec<PlannedDevice>,
+}
+
+/// A device's plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedDevice {
+    /// Its name in the spec.
+    pub name: String,
+    /// Its address on the host.
+    pub address: Bdf,
+    /// Where its interrupts come to, vector after vector in turn; empty where nothing is promised.
+    pub interrupt_cpus: CpuSet,
 }
 
 /// A thread's plan.
@@ -76,6 +89,15 @@ impl Plan {
             emulator: placement.emulator.cpus.clone(),
             cells: cells.collect(),
             locked: placement.vcpus.iter().any(|v| v.realtime),
+            devices: placement
+                .devices
+                .iter()
+                .map(|d| PlannedDevice {
+                    name: d.name.clone(),
+                    address: d.address,
+                    interrupt_cpus: d.interrupt_cpus.clone(),
+                })
+                .collect(),
         }
     }
 

@@ -34,6 +34,7 @@ fn plan() -> Plan {
         emulator: cpus("0-1"),
         cells: vec![PlannedCell { id: 0, host_node: NodeId(1), page_size: PageSize::MIB2, bytes: 64 << 20 }],
         locked: false,
+        devices: vec![],
     }
 }
 
@@ -61,7 +62,18 @@ fn memory(pages: &[(u32, u64)]) -> MemoryObservation {
 
 fn certify(plan: &Plan, threads: &Observation, memory: &MemoryObservation) -> Certificate {
     let at = Timestamp::UNIX_EPOCH;
-    judge(plan, &subjects(), &Reading { sequence: 7, threads_at: at, threads, memory_at: at, memory })
+    judge(
+        plan,
+        &subjects(),
+        &Reading {
+            sequence: 7,
+            threads_at: at,
+            threads,
+            memory_at: at,
+            memory,
+            devices: &DeviceObservation::default(),
+        },
+    )
 }
 
 #[test]
@@ -226,6 +238,7 @@ fn drift_is_counted_once_while_it_lasts_and_repaired_by_thread() {
         emulator: here,
         cells: vec![],
         locked: false,
+        devices: vec![],
     };
     let mut auditor =
         Auditor::new(plan, Subjects { pid, threads: vec![(Role::Vcpu(0), pid)], cells: vec![] });

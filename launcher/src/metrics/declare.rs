@@ -200,6 +200,26 @@ pub const METRICS: &[Metric] = &[
         &["drive"],
         "Requests that the disk failed; the guest saw an I/O error.",
     ),
+    counter(
+        "pinion_vmi_device_interrupts_total",
+        &["device", "vector", "cpu"],
+        "Interrupts of a vector of a passed-through device; `cpu` is where it comes to now.",
+    ),
+    gauge(
+        "pinion_vmi_device_lost",
+        &["address"],
+        "1 where the host has taken a passed-through device back, or it is gone.",
+    ),
+    counter(
+        "pinion_vmi_device_resets_total",
+        &["address"],
+        "Resets of a passed-through device that succeeded.",
+    ),
+    counter(
+        "pinion_vmi_device_faults_total",
+        &["address"],
+        "Accesses, interrupts and resets of a passed-through device that failed.",
+    ),
 ];
 
 /// The table of the documentation: one row for each metric.

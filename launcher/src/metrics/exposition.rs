@@ -10,7 +10,7 @@ use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Regist
 
 use super::declare::{BASE_LABELS, Kind, METRICS, Metric, PHASE_BUCKETS};
 use super::snapshot::Snapshot;
-use crate::backend::{DiskStats, InterfaceStats, Traffic};
+use crate::backend::{DeviceStats, DiskStats, InterfaceStats, Traffic};
 use crate::certificate::{Certificate, Check, RepairResult, Role, ThreadFacts, Verdict};
 
 /// What KubeVirt writes for a label that is not known.
@@ -56,6 +56,9 @@ pub fn expose(snapshot: &Snapshot) -> Result<String, ExpositionError> {
     }
     for interface in &snapshot.guest.interfaces {
         add_interface(&mut samples, interface);
+    }
+    for device in &snapshot.guest.devices {
+        add_device(&mut samples, device);
     }
     if let Some(certificate) = &snapshot.certificate {
         add_certificate(&mut samples, certificate);
@@ -147,6 +150,13 @@ fn add_disk(samples: &mut Samples, disk: &DiskStats) {
     samples.add("pinion_vmi_storage_errors_total", &drive, number(disk.errors));
 }
 
+fn add_device(samples: &mut Samples, device: &DeviceStats) {
+    let address = [device.name.as_str()];
+    samples.add("pinion_vmi_device_lost", &address, f64::from(u8::from(device.lost)));
+    samples.add("pinion_vmi_device_resets_total", &address, number(device.resets));
+    samples.add("pinion_vmi_device_faults_total", &address, number(device.faults));
+}
+
 fn add_interface(samples: &mut Samples, interface: &InterfaceStats) {
     let label = [interface.name.as_str()];
     let Traffic { packets, bytes, dropped, errors } = interface.received;
@@ -178,6 +188,13 @@ fn add_certificate(samples: &mut Samples, certificate: &Certificate) {
         }
         samples.add("pinion_vmi_misplaced_pages", &[&id], number(cell.misplaced_pages));
         samples.add("pinion_vmi_missing_pages", &[&id], number(cell.missing_pages));
+    }
+    for device in &certificate.devices {
+        for vector in &device.vectors {
+            let (index, cpu) = (vector.index.to_string(), vector.effective_cpus.to_string());
+            let labels = [device.name.as_str(), index.as_str(), cpu.as_str()];
+            samples.add("pinion_vmi_device_interrupts_total", &labels, number(vector.count));
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use pinion_machine::{CpuId, NodeId, PageSize};
 
 use super::*;
-use crate::backend::{DiskStats, GuestStats, InterfaceStats, Operations, Traffic};
+use crate::backend::{DeviceStats, DiskStats, GuestStats, InterfaceStats, Operations, Traffic};
 use crate::certificate::{
-    API_VERSION, CellFacts, Certificate, Check, Item, KIND, RepairResult, Role, Scheduling, ThreadFacts,
-    Verdict,
+    API_VERSION, CellFacts, Certificate, Check, DeviceFacts, Item, KIND, RepairResult, Role, Scheduling,
+    ThreadFacts, VectorFacts, Verdict,
 };
 
 fn certificate() -> Certificate {
@@ -30,6 +30,20 @@ fn certificate() -> Certificate {
         missing_pages: 1,
         ranges: vec![],
     };
+    let vector = VectorFacts {
+        kind: "msix".into(),
+        index: 1,
+        irq: 40,
+        planned_cpu: Some(CpuId(0)),
+        effective_cpus: "0".parse().unwrap(),
+        count: 12,
+    };
+    let device = DeviceFacts {
+        name: "drive".into(),
+        address: "0000:31:00.0".parse().unwrap(),
+        interrupt_cpus: "0-1".parse().unwrap(),
+        vectors: vec![vector],
+    };
     Certificate {
         api_version: API_VERSION.into(),
         kind: KIND.into(),
@@ -43,7 +57,7 @@ fn certificate() -> Certificate {
         mismatches: vec![],
         threads: vec![],
         cells: vec![cell],
-        devices: vec![],
+        devices: vec![device],
     }
 }
 
@@ -86,7 +100,7 @@ pub(super) fn snapshot() -> Snapshot {
         drift_total: BTreeMap::from([(Check::Cpus, 4)]),
         repairs_total: BTreeMap::from([((Check::Cpus, RepairResult::Repaired), 3)]),
         guest: GuestStats {
-            devices: Vec::new(),
+            devices: vec![DeviceStats { name: "0000:31:00.0".into(), resets: 2, ..DeviceStats::default() }],
             disks: vec![DiskStats {
                 name: "root".into(),
                 reads: operations,

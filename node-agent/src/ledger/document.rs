@@ -10,6 +10,7 @@ use pinion_planner::{Holding, Occupancy};
 use serde::{Deserialize, Serialize};
 
 use super::holder::Holder;
+use crate::settings::{HostChanges, HostWishes};
 
 /// The version of this document.
 pub(super) const API_VERSION: &str = "pinion.dev/v1alpha1";
@@ -31,6 +32,9 @@ pub struct LedgerDocument {
     pub housekeeping: CpuSet,
     /// Who holds what, in the order it was taken.
     pub holdings: Vec<LedgerEntry>,
+    /// What was changed of the host for them.
+    #[serde(default, skip_serializing_if = "HostChanges::is_empty")]
+    pub changes: HostChanges,
 }
 
 /// One guest's entry.
@@ -40,6 +44,9 @@ pub struct LedgerEntry {
     /// What it holds.
     #[serde(flatten)]
     pub holding: Holding,
+    /// What it wishes of the host.
+    #[serde(default, skip_serializing_if = "HostWishes::is_empty")]
+    pub host: HostWishes,
     /// The process it lives in; once that is dead the entry is void.
     pub process: Holder,
     /// When it was taken.
@@ -67,6 +74,7 @@ impl Default for LedgerDocument {
             generation: 0,
             housekeeping: CpuSet::new(),
             holdings: Vec::new(),
+            changes: HostChanges::default(),
         }
     }
 }

@@ -19,7 +19,7 @@ use super::document::LedgerDocument;
 /// A ledger is a few hundred bytes a guest; anything larger is not one.
 const MAX_BYTES: u64 = 16 << 20;
 /// How long to wait for another process to finish its change.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_WAIT: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The exclusive right to change the ledger; given back when dropped, or by the

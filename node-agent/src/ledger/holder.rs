@@ -61,8 +61,11 @@ impl Holder {
     }
 }
 
-fn boot_id() -> io::Result<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
+/// Tells one boot of this host from another.
+pub(super) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+pub(super) fn boot_id() -> io::Result<String> {
+    std::fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned())
 }
 
 fn io_error(error: ProcError) -> io::Error {

@@ -15,6 +15,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use crate::settings::{HostChanges, HostWishes};
 use jiff::Timestamp;
 use pinion_machine::CpuSet;
 use pinion_planner::{Holding, HoldingState, Occupancy};
@@ -73,7 +74,12 @@ impl Ledger {
         holding.state = HoldingState::Reserved;
         refuse_conflicts(&document, &holding)?;
         let owner = holding.owner.clone();
-        document.holdings.push(LedgerEntry { holding, process: holder.clone(), since: Timestamp::now() });
+        document.holdings.push(LedgerEntry {
+            holding,
+            host: HostWishes::default(),
+            process: holder.clone(),
+            since: Timestamp::now(),
+        });
         document.generation = document.generation.saturating_add(1);
         file::write(&self.path, &document, &lock)?;
         Ok((Reservation { ledger: self.clone(), owner, holder, held: true }, answer))
@@ -112,6 +118,30 @@ impl Ledger {
         })
     }
 
+    /// Changes the record of what was changed of the host, under the lock; `save` writes what there is by then.
+    /// No plan depends on that record, so such a change is not counted. What was changed before the host booted is
+    /// forgotten.
+    pub(crate) fn changing<T>(
+        &self,
+        change: impl FnOnce(
+            &mut LedgerDocument,
+            &mut dyn FnMut(&LedgerDocument) -> Result<(), LedgerError>,
+        ) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let lock = file::lock(&self.path)?;
+        let mut document = self.read()?;
+        let boot_id = holder::boot_id()
+            .map_err(|source| LedgerError::Unreadable { path: holder::BOOT_ID.into(), source })?;
+        if document.changes.boot_id != boot_id {
+            let stale =
+                std::mem::replace(&mut document.changes, HostChanges { boot_id, ..HostChanges::default() });
+            if !stale.is_empty() {
+                file::write(&self.path, &document, &lock)?;
+            }
+        }
+        change(&mut document, &mut |document| file::write(&self.path, document, &lock))
+    }
+
     /// Reads, changes and writes under the lock; counts the change.
     fn change(
         &self,
@@ -147,6 +177,14 @@ impl Reservation {
         self.update(|entry| entry.process = to.clone())?;
         self.holder = to;
         Ok(())
+    }
+
+    /// Says what the guest wishes of the host.
+    ///
+    /// # Errors
+    /// Why the ledger could not be changed.
+    pub fn wish(&mut self, wishes: HostWishes) -> Result<(), LedgerError> {
+        self.update(|entry| entry.host = wishes)
     }
 
     /// Says that its pages are populated, so that the kernel counts them as used.

@@ -91,6 +91,7 @@ fn placement(name: &str, first: u32) -> Placement {
             iommu_group: Some(17),
             host_node: Some(NodeId(1)),
             cell: 0,
+            interrupt_cpus: pinion_machine::CpuSet::new(),
         }],
     }
 }

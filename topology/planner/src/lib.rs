@@ -35,7 +35,7 @@ mod stock;
 
 pub use instance::{DeviceNames, InstanceError};
 pub use occupancy::{HeldFloating, HeldMemory, Holding, HoldingState, Occupancy};
-pub use placement::{Cell, Device, Emulator, IoThread, Placement, Vcpu};
+pub use placement::{Cell, Device, Emulator, IoThread, Placement, Vcpu, vector_cpu};
 pub use plan::plan;
 pub use refusal::{Holder, Nearest, Refusal, RefusalReason, Shortage};
 pub use request::{

@@ -152,4 +152,14 @@ pub struct Device {
     pub host_node: Option<NodeId>,
     /// The guest cell that uses it.
     pub cell: u32,
+    /// The CPUs that its interrupts come to, vector after vector in turn.
+    #[serde(default, skip_serializing_if = "CpuSet::is_empty")]
+    pub interrupt_cpus: CpuSet,
+}
+
+/// The CPU that a device's vector comes to, of those that its interrupts come to: each vector to the next of them.
+#[must_use]
+pub fn vector_cpu(cpus: &CpuSet, vector: u32) -> Option<CpuId> {
+    let turn = (vector as usize).checked_rem(cpus.len())?;
+    cpus.iter().nth(turn)
 }

@@ -73,7 +73,7 @@ impl Layout<'_> {
             emulator: Emulator { cpus: stock.housekeeping.clone() },
             io_threads: self.io_threads(&io),
             cells,
-            devices: self.devices()?,
+            devices: self.devices(&io)?,
         })
     }
 
@@ -216,7 +216,29 @@ impl Layout<'_> {
         self.request.io_threads.iter().map(place).collect()
     }
 
-    fn devices(&self) -> Option<Vec<Device>> {
+    /// Where a device's interrupts come: housekeeping CPUs of its node, else the guest's own I/O CPUs there, else
+    /// the nearest housekeeping CPUs. Never a vCPU's: what handles an interrupt there would stop the guest.
+    fn interrupt_cpus(&self, node: Option<usize>, io: &[CpuId]) -> CpuSet {
+        let stock = self.search.stock;
+        let Some(near) = node.or_else(|| self.choice.nodes.first().copied()) else {
+            return stock.housekeeping.clone();
+        };
+        let on = |n: usize| stock.machine.nodes.get(n).map(|n| n.cpus.clone()).unwrap_or_default();
+        let local = on(near).intersection(&stock.housekeeping);
+        if !local.is_empty() {
+            return local;
+        }
+        let own: CpuSet = io.iter().copied().filter(|cpu| on(near).contains(*cpu)).collect();
+        if !own.is_empty() {
+            return own;
+        }
+        let mut others: Vec<usize> = (0..stock.nodes.len()).collect();
+        others.sort_by_key(|n| (stock.distance(near, *n), *n));
+        let keeps = others.into_iter().map(|n| on(n).intersection(&stock.housekeeping));
+        keeps.into_iter().find(|cpus| !cpus.is_empty()).unwrap_or_else(|| stock.housekeeping.clone())
+    }
+
+    fn devices(&self, io: &[CpuId]) -> Option<Vec<Device>> {
         let stock = self.search.stock;
         let nodes = &self.choice.nodes;
         let Assignment { functions, .. } =
@@ -231,6 +253,7 @@ impl Layout<'_> {
                 iommu_group: function.group,
                 host_node: function.node.and_then(|n| stock.nodes.get(n)).map(|n| n.id),
                 cell,
+                interrupt_cpus: self.interrupt_cpus(function.node, io),
             })
         };
         self.request.devices.iter().zip(functions).map(place).collect()

@@ -56,6 +56,7 @@ pub struct Resources(Vec<Resource>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Resource {
     name: String,
+    bind: bool,
     selectors: Vec<Selector>,
 }
 
@@ -84,6 +85,9 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Entry {
     name: String,
+    /// Bound for a guest that asks for it, and given back after it.
+    #[serde(default)]
+    bind: bool,
     select: Vec<RawSelector>,
 }
 
@@ -101,6 +105,12 @@ struct RawSelector {
 }
 
 impl Resources {
+    /// Whether devices of that name are bound to `vfio-pci` for a guest that asks for one (`bind: true`).
+    #[must_use]
+    pub fn binds(&self, name: &str) -> bool {
+        self.0.iter().any(|r| r.name == name && r.bind)
+    }
+
     /// Reads a file.
     ///
     /// # Errors
@@ -135,7 +145,7 @@ impl Resources {
                     Err((field, message)) => wrong(&format!(".select[{index}]{field}"), message),
                 }
             }
-            resources.push(Resource { name: entry.name, selectors });
+            resources.push(Resource { name: entry.name, bind: entry.bind, selectors });
         }
         if problems.is_empty() { Ok(Self(resources)) } else { Err(problems) }
     }

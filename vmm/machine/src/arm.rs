@@ -65,7 +65,8 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     let gate = Arc::new(Gate::new(ids.len(), twin(&attention)?, end_event()?));
     let mut parts = Parts::new(vm, Arc::clone(&ram), Arc::clone(&gate));
     let passthrough = open_devices(&mut config, &mut parts)?;
-    if passthrough.is_some() {
+    if let Some(passthrough) = &passthrough {
+        timed.part("dma mapping", passthrough.domain.mapping_took());
         timed.done("host devices");
     }
     let sandbox = Sandbox::new(if passthrough.is_some() { Devices::OfTheHost } else { Devices::Emulated })?;
@@ -140,6 +141,12 @@ impl Timed<'_> {
         let now = Instant::now();
         (self.progress)(phase, now - self.last);
         self.last = now;
+    }
+
+    /// Part of a phase that is told on its own, and not counted again.
+    fn part(&mut self, phase: &'static str, took: Duration) {
+        (self.progress)(phase, took);
+        self.last += took;
     }
 }
 
@@ -250,7 +257,7 @@ fn open_devices(config: &mut MachineConfig, parts: &mut Parts) -> Result<Option<
         return Ok(None);
     }
     let (devices, iommu) = (std::mem::take(&mut config.devices), config.iommu.take());
-    let news = event()?;
+    let news = Arc::new(end_event()?);
     let opened = Passthrough::open(devices, iommu, &parts.vm, &parts.ram, &news)?;
     parts.device_news = Some(news);
     Ok(Some(opened))

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::eventfd::EventFd as EndFd;
 use vmm_boot::BootEntry;
 use vmm_devices::Power;
 use vmm_event_loop::{EventLoopHandle, SubscriberId};
 use vmm_host::PinnedThread;
 use vmm_kvm::{ExitCounts, KvmVm};
 use vmm_memory::{GuestRam, layout};
-use vmm_sys_util::eventfd::EventFd;
 use vmm_vfio::Domain;
 use vmm_virtio::block::OperationStats;
 
@@ -80,7 +80,7 @@ pub(crate) struct Parts {
     pub(crate) reboots: Arc<AtomicU64>,
     pub(crate) devices: Vec<Named>,
     /// Signalled when a device passed through has something to tell.
-    pub(crate) device_news: Option<EventFd>,
+    pub(crate) device_news: Option<Arc<EndFd>>,
     pub(crate) domain: Option<Domain>,
     pub(crate) first: Option<Arc<FirstEntry>>,
     pub(crate) vm: KvmVm,
@@ -227,6 +227,13 @@ impl RunningMachine {
     #[must_use]
     pub fn ended_fd(&self) -> BorrowedFd<'_> {
         self.parts.gate.ended().as_fd()
+    }
+
+    /// Readable when a device passed through has something new to tell in [`RunningMachine::stats`]; whoever
+    /// reads the eventfd takes the news. `None` without such devices.
+    #[must_use]
+    pub fn device_news(&self) -> Option<&EndFd> {
+        self.parts.device_news.as_deref()
     }
 
     /// How the guest ended; `None` while it runs.

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::sys::eventfd::EventFd as EndFd;
 use vmm_acpi::HostBridge;
 use vmm_bus::Gpa;
 use vmm_event_loop::{Control, Event, EventLoopHandle, Interest, Subscriber, SubscriberId, Watch};
@@ -53,7 +54,7 @@ impl Passthrough {
         iommu: Option<File>,
         vm: &KvmVm,
         ram: &Arc<GuestRam>,
-        news: &EventFd,
+        news: &Arc<EndFd>,
     ) -> Result<Self, ArmError> {
         let cells: Vec<u32> = configs.iter().map(|c| c.cell).collect();
         let devices = configs.into_iter().map(|c| (c.name, c.source)).collect();
@@ -107,13 +108,17 @@ fn lock(function: &Function) -> std::sync::MutexGuard<'_, VfioFunction> {
 }
 
 impl Device {
-    fn new(opened: Opened, cell: u32, machine: &Machine, news: &EventFd) -> Result<Self, ArmError> {
+    fn new(opened: Opened, cell: u32, machine: &Machine, news: &Arc<EndFd>) -> Result<Self, ArmError> {
         let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(ArmError::Event);
         let (asked_back, failed) = (event()?, event()?);
         // Not every kernel and device has these notices.
         let _ = opened.host.watch(Notice::Request, &asked_back);
         let _ = opened.host.watch(Notice::Error, &failed);
-        let health = Arc::new(Health::new(news.try_clone().map_err(ArmError::Event)?));
+        let news = Arc::clone(news);
+        // Full: it is signalled already.
+        let health = Arc::new(Health::new(move || {
+            let _ = news.write(1);
+        }));
         let function = VfioFunction::new(&opened.name, opened.host, machine, Arc::clone(&health))?;
         Ok(Self { cell, function: Arc::new(Mutex::new(function)), health, asked_back, failed })
     }

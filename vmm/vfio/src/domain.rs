@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use iommufd_ioctls::IommuFd;
 use kvm_ioctls::DeviceFd;
@@ -45,6 +46,7 @@ pub struct Domain {
     kind: DomainKind,
     /// Devices reach this memory until the domain is gone.
     ram: Arc<GuestRam>,
+    mapping_took: Duration,
 }
 
 /// How a domain was made.
@@ -121,6 +123,12 @@ impl Domain {
         self.kind
     }
 
+    /// How long the kernel took to map all of the guest's memory.
+    #[must_use]
+    pub fn mapping_took(&self) -> Duration {
+        self.mapping_took
+    }
+
     /// Maps all of the guest's memory at its own addresses: each region by a thread of its own, since
     /// the kernel pins pages one by one.
     fn map(&self) -> Result<(), PassthroughError> {
@@ -170,8 +178,11 @@ impl By {
 
     fn domain(&self, ram: Arc<GuestRam>) -> Result<Domain, PassthroughError> {
         let (ops, kind) = self.ops();
-        let domain = Domain { ops, kind, ram };
-        domain.map().map(|()| domain)
+        let mut domain = Domain { ops, kind, ram, mapping_took: Duration::ZERO };
+        let began = Instant::now();
+        domain.map()?;
+        domain.mapping_took = began.elapsed();
+        Ok(domain)
     }
 }
 

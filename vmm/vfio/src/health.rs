@@ -1,14 +1,13 @@
 //! How a passed-through function fares: counted by its device, read by whoever asks, from any thread.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use vmm_sys_util::eventfd::EventFd;
-
-/// Counters of one function. `news` is signalled when vectors come or go, or the device is lost.
-#[derive(Debug)]
+/// Counters of one function. `news` is called when vectors come or go, or the device is lost: on whichever thread
+/// that happens, so it must not wait.
 pub struct Health {
-    news: EventFd,
+    news: Box<dyn Fn() + Send + Sync>,
     vectors: AtomicU64,
     generation: AtomicU64,
     resets: AtomicU64,
@@ -35,11 +34,11 @@ pub struct HealthReport {
 }
 
 impl Health {
-    /// Nothing has happened; `news` is signalled when something does.
+    /// Nothing has happened; `news` is called when something does.
     #[must_use]
-    pub fn new(news: EventFd) -> Self {
+    pub fn new(news: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            news,
+            news: Box::new(news),
             vectors: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             resets: AtomicU64::new(0),
@@ -96,7 +95,12 @@ impl Health {
     }
 
     fn tell(&self) {
-        // Full: it is signalled already.
-        let _ = self.news.write(1);
+        (self.news)();
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Health").field(&self.report()).finish()
     }
 }

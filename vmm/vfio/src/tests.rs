@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 
 use vmm_bus::Bus;
 use vmm_pci::{Bdf, PciSegment, RegisterOffset, RootBusConfig};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::fake::{FakeFunction, FakeMachine};
 use crate::{Health, HostBar, Machine, VfioFunction};
@@ -45,7 +44,7 @@ fn rig() -> Rig {
     let bars = [bar, none(), none(), none(), none(), none()];
     let host = FakeFunction::new(config(), bars, tempfile::tempfile().unwrap()).unwrap();
     let machine = Arc::new(FakeMachine::default());
-    let health = Arc::new(Health::new(EventFd::new(libc::EFD_NONBLOCK).unwrap()));
+    let health = Arc::new(Health::new(|| ()));
     let needs = Machine { router: machine.clone(), slots: machine.clone() };
     let function = VfioFunction::new("0000:31:00.0", Box::new(host.clone()), &needs, health.clone()).unwrap();
     let mmio = Arc::new(Bus::new());

@@ -42,7 +42,8 @@ fn a_placement_has_these_keys() {
             "vcpus": [0, 1, 2, 3, 4, 5], "distances": [10],
         }],
         "devices": [
-            {"name": "gpu", "address": "0000:3b:00.0", "iommuGroup": 7, "hostNode": 1, "cell": 0},
+            {"name": "gpu", "address": "0000:3b:00.0", "iommuGroup": 7, "hostNode": 1, "cell": 0,
+             "interruptCpus": [0, 6]},
         ],
     });
     assert_eq!(serde_json::to_value(&placed).unwrap(), expected);

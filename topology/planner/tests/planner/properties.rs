@@ -116,6 +116,8 @@ fn check_devices(world: &World, placed: &Placement) {
         assert!(request.candidates.contains(&device.address));
         assert!(!given.contains(&device.address));
         given.push(device.address);
+        let vcpus: pinion_machine::CpuSet = placed.vcpus.iter().filter_map(|v| v.cpu).collect();
+        assert!(!device.interrupt_cpus.is_empty() && device.interrupt_cpus.is_disjoint(&vcpus));
         let function = world.machine.pci.iter().find(|f| f.address == device.address);
         let group = function.and_then(|f| f.iommu_group);
         assert_eq!(device.iommu_group, group);

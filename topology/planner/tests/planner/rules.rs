@@ -236,6 +236,25 @@ fn devices_draw_the_guest_and_are_shared_out_together() {
 }
 
 #[test]
+fn interrupts_come_to_housekeeping_of_the_node_else_to_the_guests_own_io_cpus_there() {
+    let at = Bdf::new(0, 1, 0, 0).unwrap();
+    let machine = Shape::new(2, 4).device(at, 1, 1).build();
+    let mut request = dedicated(1, 2, 1, GIB);
+    request.devices = vec![device("one", &[at])];
+    let interrupts = |placement: &Placement| placement.devices[0].interrupt_cpus.clone();
+    let keeping = |list| Occupancy { housekeeping: cpus(list), ..free() };
+    let placed = plan(&machine, &keeping("0,4-5"), &request).unwrap();
+    assert_eq!(interrupts(&placed), cpus("4-5"));
+    assert_eq!(interrupts(&plan(&machine, &keeping("0"), &request).unwrap()), cpus("0"), "the nearest");
+    request.io_threads = vec![io_thread(1, IoThreadPlace::Dedicated)];
+    let placed = plan(&machine, &keeping("0"), &request).unwrap();
+    assert_eq!(interrupts(&placed), placed.io_threads[0].cpus);
+    let turns: Vec<_> = (0..3).map(|v| pinion_planner::vector_cpu(&cpus("4-5"), v).unwrap().0).collect();
+    assert_eq!(turns, [4, 5, 4]);
+    assert_eq!(pinion_planner::vector_cpu(&CpuSet::new(), 0), None);
+}
+
+#[test]
 fn refusals_name_the_least_that_is_short() {
     let machine = Shape::new(2, 8).build();
     let refused = plan(&machine, &held("8-13", 0), &dedicated(1, 12, 1, GIB)).unwrap_err();

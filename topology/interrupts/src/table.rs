@@ -118,6 +118,7 @@ impl Table {
 
     /// Reads only the lines that `wanted` accepts by number and text: the counts of hundreds of CPUs
     /// on thousands of lines take milliseconds to read, those of a few lines do not.
+    #[must_use]
     pub fn parse_where(text: &str, wanted: impl Fn(u32, &str) -> bool) -> Self {
         let mut lines = text.lines();
         let cpus: Vec<CpuId> = lines.next().map(header).unwrap_or_default();

@@ -1,0 +1,119 @@
+//! What the keeper tells of: data with plain text.
+
+use std::fmt;
+
+use nix::errno::Errno;
+use pinion_machine::CpuSet;
+
+use super::record::Setting;
+use crate::drivers::Rebound;
+
+/// Something about the host's settings that its user should know.
+#[derive(Debug)]
+pub enum Notice {
+    /// Interrupts stay on quiet CPUs: the kernel places them itself.
+    Immovable {
+        /// How many.
+        count: usize,
+        /// The first of them, as `24 (nvme0q1)`.
+        some: Vec<String>,
+        /// The quiet CPUs that they come to.
+        cpus: CpuSet,
+    },
+    /// Another process changed a setting, and it was changed back.
+    PutBack {
+        /// The setting.
+        setting: Setting,
+        /// What the other process had made of it.
+        found: String,
+        /// What it is again.
+        value: String,
+    },
+    /// A setting cannot be had as guests need it.
+    Refused {
+        /// The setting.
+        setting: Setting,
+        /// What the kernel says.
+        why: String,
+    },
+    /// Nothing can be changed at all.
+    NotPermitted,
+    /// A vector of a device does not come where it should.
+    Unrouted {
+        /// The vector, as `/proc/interrupts` names it.
+        vector: String,
+        /// Where it should come.
+        planned: String,
+        /// What the kernel says.
+        why: String,
+    },
+    /// A device has its driver again.
+    GivenBack(Rebound),
+    /// A device was not given back.
+    Kept(crate::drivers::DriverError),
+}
+
+impl Notice {
+    /// Whether something is not as it should be.
+    #[must_use]
+    pub const fn is_warning(&self) -> bool {
+        !matches!(self, Self::GivenBack(_) | Self::PutBack { .. })
+    }
+
+    /// A stable code.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Immovable { .. } => "InterruptsImmovable",
+            Self::PutBack { .. } => "SettingPutBack",
+            Self::Refused { .. } => "SettingRefused",
+            Self::NotPermitted => "HostSettingsNotPermitted",
+            Self::Unrouted { .. } => "InterruptNotRouted",
+            Self::GivenBack(_) => "DeviceGivenBack",
+            Self::Kept(_) => "DeviceNotGivenBack",
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Immovable { count, some, cpus } => {
+                let more = if *count > some.len() { ", …" } else { "" };
+                write!(
+                    f,
+                    "{count} interrupts of the host stay on dedicated CPUs {cpus}, because the kernel places them \
+                     itself: {}{more} (boot the host with isolcpus=managed_irq,{cpus}, or dedicate others)",
+                    some.join(", ")
+                )
+            }
+            Self::PutBack { setting, found, value } => write!(
+                f,
+                "{setting}: another process made it {found:?}, and it is {value:?} again: stop that process \
+                 (irqbalance, TuneD), or ban these CPUs there"
+            ),
+            Self::Refused { setting, why } => write!(f, "{setting} cannot be changed: {why}"),
+            Self::NotPermitted => f.write_str(
+                "interrupts and power settings of the host stay as they are: be root, or say so with \
+                 --leave-host-settings",
+            ),
+            Self::Unrouted { vector, planned, why } => {
+                write!(f, "the interrupt {vector} cannot be brought to CPU {planned}: {why}")
+            }
+            Self::GivenBack(Rebound { address, was, now }) => {
+                let name = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".into());
+                write!(f, "device {address} was given back: {} → {}", name(was), name(now))
+            }
+            Self::Kept(why) => write!(f, "a device was not given back: {why}"),
+        }
+    }
+}
+
+/// What the kernel says, with what to do about it.
+pub(super) fn why(error: &std::io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC) => "the CPU has no free vector: give more CPUs to housekeeping".to_owned(),
+        Some(Errno::EIO | Errno::EPERM) => format!("the kernel places it itself ({error})"),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,78 @@
+//! What guests wish of the host, as the ledger keeps it, and all wishes together. Pure data.
+
+use std::collections::BTreeMap;
+
+use pinion_machine::{Bdf, CpuSet};
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::LedgerDocument;
+
+/// What one guest wishes of the host while it runs. Its dedicated CPUs are those it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostWishes {
+    /// Whether its dedicated CPUs are kept free of the host's interrupts, awake and at full speed.
+    #[serde(default)]
+    pub quiet_cpus: bool,
+    /// CPUs that take the interrupts which may come to no others.
+    #[serde(default)]
+    pub fallback: CpuSet,
+    /// Where the interrupts of its devices come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<DeviceRoute>,
+}
+
+impl HostWishes {
+    /// Whether it wishes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where the interrupts of a passed-through device come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRoute {
+    /// The device.
+    pub address: Bdf,
+    /// Vector after vector in turn (`pinion_planner::vector_cpu`).
+    pub cpus: CpuSet,
+}
+
+/// The wishes of all guests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// CPUs that are kept quiet.
+    pub(super) quiet: CpuSet,
+    /// CPUs that take interrupts which may come to no others.
+    pub(super) fallback: CpuSet,
+    /// By device, where its interrupts come.
+    pub(super) routes: BTreeMap<Bdf, CpuSet>,
+    /// Devices that guests have.
+    pub(super) devices: Vec<Bdf>,
+}
+
+impl Wanted {
+    pub(super) fn of(document: &LedgerDocument) -> Self {
+        let mut wanted = Self::default();
+        let mut fallback = CpuSet::new();
+        for entry in &document.holdings {
+            wanted.devices.extend(&entry.holding.devices);
+            let wishes = &entry.host;
+            let routes = wishes.routes.iter().map(|r| (r.address, r.cpus.clone()));
+            wanted.routes.extend(routes);
+            if wishes.quiet_cpus {
+                wanted.quiet = wanted.quiet.union(&entry.holding.cpus);
+                fallback = fallback.union(&wishes.fallback);
+            }
+        }
+        wanted.fallback = fallback.difference(&wanted.quiet);
+        wanted
+    }
+
+    /// Where an interrupt may come that was allowed on `base` when nobody wished anything.
+    pub(super) fn interrupt(&self, base: &CpuSet) -> CpuSet {
+        let left = base.difference(&self.quiet);
+        if left.is_empty() && !self.fallback.is_empty() { self.fallback.clone() } else { left }
+    }
+}
