@@ -4,22 +4,14 @@
 //! `cargo bench -p pinion-benches --bench start` runs it. Everything in the lab is emulated: only the ratio of
 //! what ran side by side says something. Under `cargo test` it does nothing.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a benchmark ends at the first thing that is wrong"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark ends at the first thing that is wrong")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::path::Path;
 
-use pinion_lab::{Cache, Files, Kernel, Lab, Shape, guest_initrd};
+use pinion_benches::side_by_side::{self, LONG, median, three};
+use pinion_lab::{Lab, Shape, guest_initrd};
 
 const RUNS: usize = 5;
-const LONG: Duration = Duration::from_secs(120);
-const FIRMWARE: [&str; 3] = ["qboot.rom", "linuxboot_dma.bin", "pvh.bin"];
 
 const SPEC: &str = r#"
 apiVersion: kubevirt.io/v1
@@ -66,40 +58,11 @@ fn main() {
 fn lab(folder: &Path) -> Lab {
     let initrd = folder.join("initrd");
     guest_initrd("[ -n \"$(grep stay /proc/cmdline)\" ] && sleep 60; true", &initrd).unwrap();
-    let kernel = Kernel::of_debian(&Cache::of_user()).unwrap();
-    let mut files = Files::new()
-        .with("/var/lib/pinion/debian/vmlinuz", kernel.image())
-        .with("/var/lib/pinion/debian/initrd", &initrd);
-    let status = Command::new("cargo")
-        .args(["build", "--quiet", "--release", "-p", "pinion-cli", "-p", "pinion-launcher"])
-        .status();
-    assert!(status.expect("cargo").success());
-    for name in ["pinion", "pinion-launcher"] {
-        let slim = folder.join(name);
-        assert!(
-            Command::new("strip").arg("-o").arg(&slim).arg(release().join(name)).status().unwrap().success()
-        );
-        files = files.with_program(Path::new("/usr/bin").join(name), &slim).unwrap();
-    }
-    files =
-        files.with_program("/usr/bin/qemu-system-x86_64", Path::new("/usr/bin/qemu-system-x86_64")).unwrap();
-    for name in FIRMWARE {
-        files = files.with(Path::new("/firmware").join(name), Path::new("/usr/share/qemu").join(name));
-    }
-    files = files.with("/firmware/bios-microvm.bin", "/usr/share/qemu/qboot.rom");
-    let lab = Lab::boot("bench", &Shape::two_socket(), &files).unwrap();
+    let lab = side_by_side::lab("bench", &Shape::two_socket(), &initrd, folder).unwrap();
     lab.put("/bench.yaml", SPEC.as_bytes(), 0o644).unwrap();
     let stay = SPEC.replace("quiet", "quiet stay");
     lab.put("/stay.yaml", stay.as_bytes(), 0o644).unwrap();
-    let mount = "mkdir -p /dev/hugepages && mount -t hugetlbfs none /dev/hugepages";
-    assert!(lab.sh(mount, LONG).unwrap().success());
     lab
-}
-
-/// Where the release build is: beside this program's own folder.
-fn release() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    own.parent().and_then(Path::parent).expect("target/release/deps").to_owned()
 }
 
 /// Seconds from the start of a command to its guest's `GUEST-READY`, on the lab's own clock.
@@ -118,16 +81,6 @@ fn ready(lab: &Lab, command: &str) -> f64 {
             panic!("the guest did not come up: {text}");
         }
     }
-}
-
-fn median(times: &[f64]) -> f64 {
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn three(times: &mut [f64]) -> String {
-    times.sort_by(f64::total_cmp);
-    let end = |t: Option<&f64>| t.copied().unwrap_or(f64::NAN);
-    format!("{:.2}  {:.2}  {:.2}", end(times.first()), median(times), end(times.last()))
 }
 
 /// Phases of the last start.

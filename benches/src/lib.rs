@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod side_by_side;
+
 use pinion_machine::{CpuId, Machine, PageSize};
 use pinion_planner::{
     CpuPolicy, CpuRequest, GuestTopology, HoldingState, MemoryRequest, NumaPolicy, Occupancy, Request, Shape,

@@ -45,7 +45,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Host {
-    /// two-socket, small, or a JSON or TOML file
+    /// two-socket, small, devices, or a JSON or TOML file
     #[arg(long, default_value = "two-socket")]
     shape: String,
     /// A file to have in the lab host, as PLACE=FILE; may be given several times
