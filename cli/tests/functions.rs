@@ -123,9 +123,18 @@ fn start(lab: &Lab, change: &str) {
 fn wait_for(lab: &Lab, file: &str, line: &str) {
     let script = format!(
         "for i in $(seq 500); do grep -q '{line}' {file} && exit 0; kill -0 $(cat /pid) || break; sleep 0.1; done
-         grep -q '{line}' {file} || {{ cat /console /log; grep . /proc/$(pidof pinion-launcher)/task/*/stack; exit 1; }}"
+         grep -q '{line}' {file} && exit 0; cat /console /log; kill -0 $(cat /pid) || exit 1
+         grep . /proc/$(pidof pinion-launcher)/task/*/stack; exit 4"
     );
-    must(lab, &script, LONG);
+    let output = sh(lab, &script, LONG);
+    match output.code {
+        Some(0) => {}
+        Some(4) => {
+            println!("{line} did not come: {}", both(&output));
+            std::panic::panic_any(lab::Frozen)
+        }
+        _ => panic!("{line} did not come: {}", both(&output)),
+    }
 }
 
 fn wait_for_end(lab: &Lab) {

@@ -18,10 +18,10 @@ for n in /sys/devices/system/node/node[0-9]*; do
 done
 echo "CPU 0 and its sibling: $(cat /sys/devices/system/cpu/cpu0/topology/thread_siblings_list)"
 for d in /sys/block/vd*; do echo "disk ${d##*/}: $(cat $d/size) sectors, serial '$(cat $d/serial)'"; done
-modprobe nvme
+modprobe nvme 2>/dev/null
 for i in $(seq 50); do [ -b /dev/nvme0n1 ] && break; sleep 0.2; done
 echo "drive of the host: $(cat /sys/class/nvme/nvme0/model) on node $(cat /sys/class/nvme/nvme0/device/numa_node), it says: $(head -c 21 /dev/nvme0n1)"
-grep nvme /proc/interrupts | awk '{ for (i = 2; i <= 9; i++) n += $i; print "interrupts of " $NF ": " n; n = 0 }' | head -n 3
+grep nvme /proc/interrupts | awk '{ for (i = 2; i <= 9; i++) n += $i; print "interrupts of " $NF ": " n; n = 0 }' | sort -k 4 -n -r | head -n 3
 sleep 3
 "#;
 
@@ -31,21 +31,22 @@ const SCENES: [(&str, &str); 6] = [
     ("What it has and lacks", "pinion doctor"),
     (
         "Its devices",
-        "D=$(ls /sys/bus/pci/devices/0000:31:00.0/nvme/*/ | grep -o 'nvme[0-9]*n[0-9]*'); \
-            printf 'greetings from node 1' | dd of=/dev/$D conv=sync 2>/dev/null; pinion devices",
+        "D=$(ls /sys/bus/pci/devices/0000:51:00.0/nvme/*/ | grep -o 'nvme[0-9]*n[0-9]*'); \
+            printf 'greetings from node 3' | dd of=/dev/$D conv=sync 2>/dev/null; pinion devices",
     ),
     ("The plan", "pinion plan /root/passthrough.yaml --devices /root/devices.yaml"),
     (
         "The guest: its console, and what Pinion says of it",
         "pinion run /root/passthrough.yaml --bind --devices /root/devices.yaml --certificate /root/certificate.json --metrics 127.0.0.1:9090 \
             --audit-interval 1 2>&1 & P=$!; while kill -0 $P 2>/dev/null; do \
-            wget -q -O /root/now http://127.0.0.1:9090/metrics 2>/dev/null && mv /root/now /root/metrics; sleep 1; \
+            wget -q -O /root/now http://127.0.0.1:9090/metrics 2>/dev/null && mv /root/now /root/metrics; \
+            grep -q msix /root/certificate.json 2>/dev/null && cp /root/certificate.json /root/running.json; sleep 1; \
             done; wait $P",
     ),
     (
         "The certificate, and some of the metrics",
-        "grep -v -e '{$' -e '}' /root/certificate.json | head -n 12; echo ...; \
-            grep -A 5 'subject.: .device/' /root/certificate.json | grep -v -e check -e '--' -e '}' -e '{'; echo ...; \
+        "grep -v -e '{$' -e '}' /root/running.json | head -n 12; echo ...; \
+            grep -A 5 'subject.: .device/' /root/running.json | grep -v -e check -e '--' -e '}' -e '{'; echo ...; \
             grep -e ^pinion_vmi_thread_cpu_info -e ^pinion_vmi_memory_pages -e ^pinion_vmi_certificate_verdict \
             -e ^kubevirt_vmi_vcpu_delay -e ^pinion_vmi_device /root/metrics",
     ),

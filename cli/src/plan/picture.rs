@@ -76,7 +76,7 @@ fn io_threads(placement: &Placement) -> Table {
 }
 
 fn devices(placement: &Placement) -> Table {
-    let mut table = Table::new(&["DEVICE", "ADDRESS", "GROUP", "HOST NODE", "CELL"]);
+    let mut table = Table::new(&["DEVICE", "ADDRESS", "GROUP", "HOST NODE", "CELL", "INTERRUPTS"]);
     for device in &placement.devices {
         let number = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
         table.row([
@@ -85,6 +85,7 @@ fn devices(placement: &Placement) -> Table {
             number(device.iommu_group),
             number(device.host_node.map(|n| n.0)),
             device.cell.to_string(),
+            format!("CPUs {}", device.interrupt_cpus),
         ]);
     }
     table

@@ -9,20 +9,23 @@ use super::{Placed, report};
 use crate::arguments::RunOptions;
 use crate::failure::Failure;
 
-/// How often settings are looked after while a guest needs them.
+/// How often vectors of devices are looked after while a guest needs it.
 const EACH: Duration = Duration::from_secs(1);
+/// Every so many times, all settings are: that reads a file for each interrupt of the host.
+const ALL_EVERY: u32 = 5;
 
 /// The host's settings, and whether these guests need any.
 pub(super) struct Hosting {
     keeper: Keeper,
     quiet: bool,
     tended: bool,
+    times: u32,
 }
 
 impl Hosting {
     pub(super) fn of(options: &RunOptions) -> Self {
         let keeper = Keeper::new(&Ledger::at(&options.ledger));
-        Self { keeper, quiet: !options.leave_host_settings, tended: false }
+        Self { keeper, quiet: !options.leave_host_settings, tended: false, times: 0 }
     }
 
     /// Binds the devices of a guest that has its place, and says what it wishes of the host.
@@ -73,9 +76,15 @@ impl Hosting {
 
     /// Looks after the settings while guests run.
     pub(super) fn tend(&mut self) {
-        if self.tended {
-            Self::tell(self.keeper.tend());
+        if !self.tended {
+            return;
         }
+        self.times = self.times.wrapping_add(1);
+        Self::tell(if self.times.is_multiple_of(ALL_EVERY) {
+            self.keeper.tend()
+        } else {
+            self.keeper.route()
+        });
     }
 
     /// A guest has set up vectors anew.

@@ -11,8 +11,8 @@ pub(crate) const LONG: Duration = Duration::from_secs(150);
 /// Long enough for a command that starts no guest.
 pub(crate) const QUICK: Duration = Duration::from_secs(30);
 
-/// The emulated host does not answer any more.
-struct Frozen;
+/// The emulated host does not answer any more, or a guest in it stands still.
+pub(crate) struct Frozen;
 
 /// Boots a lab host whose guests run `script`, and tests on it. Emulation of a virtual machine inside a virtual
 /// machine now and then stops for good when processes that use KVM are killed: that is the emulator's

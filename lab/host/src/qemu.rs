@@ -104,7 +104,7 @@ impl Words {
             format!("{},sockets={sockets},dies={dies},cores={cores},threads={threads}", shape.cpus()),
         );
         self.add("-m", format!("{memory}M"));
-        self.add("-device", "intel-iommu,intremap=on,caching-mode=on".to_owned());
+        self.add("-device", "intel-iommu,intremap=on".to_owned());
     }
 
     fn nodes(&mut self, shape: &Shape) {

@@ -31,7 +31,7 @@ pub struct Keeper {
     told: BTreeSet<String>,
     /// Held where single CPUs cannot be kept awake.
     latency: Option<File>,
-    /// Of all that keep this host, the one that looks after it each second.
+    /// Of all that keep this host, the one that looks after it all the time.
     watch: Option<Flock<File>>,
 }
 
@@ -124,7 +124,7 @@ impl Keeper {
         Ok(self.news(notices))
     }
 
-    /// What is done about once a second: by one of all keepers, who is watched by none. The others see to their
+    /// What is done every few seconds: by one of all keepers, who is watched by none. The others see to their
     /// devices alone.
     ///
     /// # Errors
