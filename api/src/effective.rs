@@ -131,7 +131,32 @@ impl InstanceSpec {
         self.volumes.iter().find(|volume| volume.name == name)
     }
 
-    /// Name of the host's tap or bridge that an interface is connected to.
+    /// Every device of the host that the guest wants as its own: GPUs, host devices, and interfaces by SR-IOV.
+    #[must_use]
+    pub fn passed_through(&self) -> Vec<PassedThrough<'_>> {
+        let devices = &self.domain.devices;
+        let gpus = devices.gpus.iter().zip(0..).map(|(d, i)| PassedThrough {
+            field: format!("spec.domain.devices.gpus[{i}].deviceName"),
+            name: &d.name,
+            device_name: d.device_name.as_deref(),
+        });
+        let others = devices.host_devices.iter().zip(0..).map(|(d, i)| PassedThrough {
+            field: format!("spec.domain.devices.hostDevices[{i}].deviceName"),
+            name: &d.name,
+            device_name: d.device_name.as_deref(),
+        });
+        let interfaces = devices.interfaces.iter().filter(|i| i.sriov.is_some()).map(|interface| {
+            let network = self.networks.iter().position(|n| n.name == interface.name).unwrap_or(0);
+            PassedThrough {
+                field: format!("spec.networks[{network}].multus.networkName"),
+                name: &interface.name,
+                device_name: self.host_network(&interface.name),
+            }
+        });
+        gpus.chain(others).chain(interfaces).collect()
+    }
+
+    /// Name of the host's tap or bridge that an interface is connected to; with SR-IOV, its device's resource name.
     #[must_use]
     pub fn host_network(&self, interface: &str) -> Option<&str> {
         let network = self.networks.iter().find(|network| network.name == interface)?;
@@ -145,6 +170,17 @@ impl InstanceSpec {
     pub(crate) fn limit(&self, resource: &str) -> Option<&Quantity> {
         self.domain.resources.as_ref()?.limits.get(resource)
     }
+}
+
+/// A device of the host that a guest wants as its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedThrough<'a> {
+    /// Path of the field that says what it is.
+    pub field: String,
+    /// Its name in the spec.
+    pub name: &'a str,
+    /// Its resource name.
+    pub device_name: Option<&'a str>,
 }
 
 impl crate::Disk {

@@ -50,7 +50,9 @@ pub use devices::*;
 pub use differences::{DIFFERENCES, Difference};
 pub use disk::*;
 pub use domain::*;
-pub use effective::{CpuTopology, DEFAULT_GRACE_SECONDS, DEFAULT_NAMESPACE, HUGE_PAGES, ORDINARY_PAGE};
+pub use effective::{
+    CpuTopology, DEFAULT_GRACE_SECONDS, DEFAULT_NAMESPACE, HUGE_PAGES, ORDINARY_PAGE, PassedThrough,
+};
 pub use features::*;
 pub use firmware::*;
 pub use io_threads::{IoThread, IoThreadCpu};

@@ -25,7 +25,7 @@ object! {
         model "model": Option<InterfaceModel>, Works(""), "Its model; `virtio` where absent.";
         state "state": Option<InterfaceState>, Works(""), "State of its link; `up` where absent.";
         masquerade "masquerade": Option<MasqueradeBinding>, Planned(POD_NETWORK), "Behind the pod's address.";
-        sriov "sriov": Option<SriovBinding>, Planned("passed-through devices are not done; use bridge"), "A virtual function of a network card.";
+        sriov "sriov": Option<SriovBinding>, Works("The guest has a device of the host as its own: `networkName` of its network is the resource name (`/etc/pinion/devices.yaml`). No `macAddress`, `model` or `state`: they are the device's."), "A virtual function of a network card.";
         passt_binding "passtBinding": Option<PasstBinding>, Planned(POD_NETWORK), "By passt.";
         binding "binding": Option<PluginBinding>, Planned("binding plug-ins live in a cluster; use bridge"), "By a plug-in.";
         slirp "slirp": Option<SlirpBinding>, Refused(GONE), "By a user-mode stack.";
@@ -104,7 +104,7 @@ object! {
 
     "A network by name."
     MultusNetwork {
-        network_name "networkName": String, Works("Name of a tap or bridge that exists on this host."), "Its name.";
+        network_name "networkName": String, Works("Name of a tap or bridge that exists on this host; with `sriov`, the resource name of a device."), "Its name.";
         default "default": Option<bool>, Planned("there is no pod network to replace; remove it"), "Whether it replaces the pod network.";
     }
 

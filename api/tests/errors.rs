@@ -242,6 +242,21 @@ fn devices_refer_to_each_other() {
 }
 
 #[test]
+fn an_interface_by_sriov_is_a_device_of_the_host() {
+    let text =
+        GOOD.replace("bridge: {}", "sriov: {}").replace("networkName: tap0", "networkName: example.com/nic");
+    assert_eq!(problems(&text), "good");
+    assert_eq!(
+        answer("bridge: {}", "sriov: {}"),
+        "spec.networks[0].multus.networkName: \"tap0\" is no resource name such as example.com/nic"
+    );
+    let text = text.replace("sriov: {}", "sriov: {}, macAddress: '02:00:00:00:00:01'");
+    assert!(
+        problems(&text).starts_with("spec.domain.devices.interfaces[0].macAddress: it is the device's own")
+    );
+}
+
+#[test]
 fn the_pci_bus_has_places_for_31_devices() {
     let disks = |count: usize| {
         let list = |item: fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(", ");

@@ -77,16 +77,12 @@ impl DeviceNames {
         wanted: Wanted,
     ) -> Result<Request, Failure> {
         let wanted = |name: &str| if self.resources.binds(name) { Wanted::Assignable } else { wanted };
-        let devices = &instance.spec.domain.devices;
-        let gpus = devices.gpus.iter().map(|d| &d.device_name).enumerate().map(|d| ("gpus", d));
-        let others = devices.host_devices.iter().map(|d| &d.device_name).enumerate();
-        let named = gpus.chain(others.map(|d| ("hostDevices", d)));
-        let problem = |(list, (index, name)): (&str, (usize, &Option<String>))| {
-            let field = format!("spec.domain.devices.{list}[{index}].deviceName");
-            let name = name.as_ref()?;
-            self.check(machine, field, name, wanted(name)).err()
+        let problem = |device: pinion_api::PassedThrough<'_>| {
+            let name = device.device_name?;
+            self.check(machine, device.field, name, wanted(name)).err()
         };
-        let problems: Vec<NamesError> = named.filter_map(problem).collect();
+        let problems: Vec<NamesError> =
+            instance.spec.passed_through().into_iter().filter_map(problem).collect();
         if !problems.is_empty() {
             return Err(Failure::invalid(NamesError::Several(problems)));
         }

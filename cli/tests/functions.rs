@@ -65,10 +65,11 @@ spec:
         container: {image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}
     devices:
       autoattachPodInterface: false
+      interfaces: [{name: memory, sriov: {}}]
       gpus: [{name: gpu, deviceName: example.com/gpu}]
       hostDevices:
         - {name: function, deviceName: example.com/function}
-        - {name: memory, deviceName: example.com/memory}
+  networks: [{name: memory, multus: {networkName: example.com/memory}}]
 "#;
 
 const NAMES: &str = r#"
@@ -79,6 +80,9 @@ resources:
 - {name: example.com/function, select: [{parent: "0000:31:00.0"}]}
 - {name: example.com/memory, select: [{vendor: "1af4", device: "1110", node: 0}]}
 "#;
+
+/// A guest of one vCPU that stays.
+const STAY: &str = "sed 's/quiet/quiet stay/; s/cores: 2/cores: 1/'";
 
 /// Everything of the host that a guest may change.
 const STATE: &str = "
@@ -126,7 +130,7 @@ fn wait_for(lab: &Lab, file: &str, line: &str) {
          grep -q '{line}' {file} && exit 0; cat /console /log; kill -0 $(cat /pid) || exit 1
          grep . /proc/$(pidof pinion-launcher)/task/*/stack; exit 4"
     );
-    let output = sh(lab, &script, LONG);
+    let output = sh(lab, &script, Duration::from_secs(100));
     match output.code {
         Some(0) => {}
         Some(4) => {
@@ -208,21 +212,36 @@ fn host_is_quiet(lab: &Lab, cpus: &[u64]) {
     assert!(movable > 0);
 }
 
-#[test]
-fn functions_of_every_kind_are_used_and_their_interrupts_placed() {
+/// A host with the virtual function made; the test is given what the host is like before.
+fn on_host(name: &str, test: impl Fn(&Lab, &str)) {
     let folder = tempfile::tempdir().unwrap();
     let admin = nvme_admin(folder.path());
     let files = Files::new().with_program("/usr/bin/nvme-admin", &admin).unwrap();
-    on_lab("functions", &Shape::devices(), SCRIPT, &files, |lab| {
+    on_lab(name, &Shape::devices(), SCRIPT, &files, |lab| {
         lab.put("/vm.yaml", SPEC.as_bytes(), 0o644).unwrap();
         lab.put("/names.yaml", NAMES.as_bytes(), 0o644).unwrap();
         make_function(lab);
         let before = must(lab, STATE, QUICK);
+        test(lab, &before);
+    });
+}
+
+#[test]
+fn functions_of_every_kind_are_used_and_their_interrupts_placed() {
+    on_host("functions", |lab, before| {
         used(lab);
         assert_eq!(must(lab, STATE, QUICK), before);
-        refused(lab, &before);
-        killed(lab, &before);
     });
+}
+
+#[test]
+fn what_cannot_be_had_is_told_and_changes_nothing() {
+    on_host("refused", refused);
+}
+
+#[test]
+fn the_host_is_as_before_wherever_a_launcher_is_killed() {
+    on_host("killed", killed);
 }
 
 fn used(lab: &Lab) {
@@ -293,7 +312,7 @@ fn refused(lab: &Lab, before: &str) {
     assert_eq!(must(lab, STATE, QUICK), before);
 
     // A launcher that stands still does not let go.
-    start(lab, "sed 's/quiet/quiet stay/'");
+    start(lab, STAY);
     wait_for(lab, "/console", "^FIRST");
     must(lab, "kill -STOP $(pidof pinion-launcher)", QUICK);
     fails(&format!("pinion devices unbind {MEMORY}"), 1, "has not let go of it within 10 s");
@@ -312,7 +331,7 @@ fn killed(lab: &Lab, before: &str) {
         [("/log", "verified"), ("/log", "running"), ("/console", "READ from"), ("/console", "^FIRST")];
     let points = phases.into_iter().map(|phase| ("/log", phase)).chain(later);
     for (file, line) in points {
-        start(lab, "sed 's/quiet/quiet stay/'");
+        start(lab, STAY);
         wait_for(lab, file, line);
         must(
             lab,
@@ -323,7 +342,7 @@ fn killed(lab: &Lab, before: &str) {
         assert_eq!(must(lab, STATE, QUICK), before, "killed at {line}: {}", must(lab, "cat /log", QUICK));
     }
     for point in ["was bound", "running"] {
-        start(lab, "sed 's/quiet/quiet stay/'");
+        start(lab, STAY);
         wait_for(lab, "/log", point);
         must(lab, "kill -9 $(cat /pid)", QUICK);
         must(lab, "for i in $(seq 100); do pidof pinion-launcher || exit 0; sleep 0.1; done; exit 1", QUICK);

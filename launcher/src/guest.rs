@@ -114,7 +114,8 @@ impl Guest {
             .ok_or_else(|| missing("spec.domain.firmware.kernelBoot.container.kernelPath"))?;
         let initrd = container.initrd();
         let disks = domain.devices.disks.iter().map(|disk| open_disk(instance, placement, disk));
-        let nets = domain.devices.interfaces.iter().map(|interface| open_net(instance, interface));
+        let on_taps = domain.devices.interfaces.iter().filter(|interface| interface.sriov.is_none());
+        let nets = on_taps.map(|interface| open_net(instance, interface));
         let arguments = boot.kernel_args.as_deref().unwrap_or_default();
         let machine = MachineConfig {
             sockets: shape.sockets,

@@ -22,6 +22,10 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
     for (index, interface) in list.iter().enumerate() {
         let path = interfaces.index(index);
         binding(interface, &path, findings);
+        if interface.sriov.is_some() {
+            of_the_device(interface, &path, findings);
+            continue;
+        }
         names::resolve(&interface.name, &network_names, ("network", "networks"), &path, findings);
         let Some(text) = interface.mac_address.as_deref().filter(|text| !text.is_empty()) else { continue };
         let path = path.field("macAddress");
@@ -37,7 +41,8 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
     }
     for (index, network) in spec.networks.iter().enumerate() {
         let path = networks.index(index);
-        check_network(network, &path, findings);
+        let passed_through = list.iter().any(|i| i.name == network.name && i.sriov.is_some());
+        check_network(network, passed_through, &path, findings);
         let wanted = ("interface", "domain.devices.interfaces");
         names::resolve(&network.name, &interface_names, wanted, &path, findings);
     }
@@ -57,7 +62,20 @@ fn binding(interface: &Interface, path: &FieldPath, findings: &mut Findings) {
     exactly_one(&bindings, "how is it connected? use bridge: {}", path, findings);
 }
 
-fn check_network(network: &Network, path: &FieldPath, findings: &mut Findings) {
+/// What a function has of its own, its parent on the host sets.
+fn of_the_device(interface: &Interface, path: &FieldPath, findings: &mut Findings) {
+    let given = [
+        ("macAddress", interface.mac_address.as_deref().is_some_and(|text| !text.is_empty())),
+        ("model", interface.model.is_some()),
+        ("state", interface.state.is_some()),
+    ];
+    for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+        let message = "it is the device's own, which its parent on the host sets (`ip link set dev PARENT vf N`); remove it";
+        findings.add(&path.field(field), ProblemCode::Invalid, message.to_owned());
+    }
+}
+
+fn check_network(network: &Network, passed_through: bool, path: &FieldPath, findings: &mut Findings) {
     let kinds = [
         ("multus", network.multus.is_some()),
         ("pod", network.pod.is_some()),
@@ -68,6 +86,13 @@ fn check_network(network: &Network, path: &FieldPath, findings: &mut Findings) {
         return;
     };
     let name = &multus.network_name;
+    if passed_through {
+        if !name.contains('/') {
+            let message = format!("{:?} is no resource name such as example.com/nic", shorten(name));
+            findings.add(&path.field("multus.networkName"), ProblemCode::Invalid, message);
+        }
+        return;
+    }
     // Source: `dev_valid_name` of Linux.
     let valid = name.len() <= LONGEST_HOST_NAME
         && ![".", ".."].contains(&name.as_str())

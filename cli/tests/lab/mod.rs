@@ -11,22 +11,27 @@ pub(crate) const LONG: Duration = Duration::from_secs(150);
 /// Long enough for a command that starts no guest.
 pub(crate) const QUICK: Duration = Duration::from_secs(30);
 
+/// How often a test is tried where emulation stops.
+const ATTEMPTS: usize = 3;
+
 /// The emulated host does not answer any more, or a guest in it stands still.
 pub(crate) struct Frozen;
 
 /// Boots a lab host whose guests run `script`, and tests on it. Emulation of a virtual machine inside a virtual
 /// machine now and then stops for good when processes that use KVM are killed: that is the emulator's
-/// fault and says nothing about Pinion, so the test runs once more, on a fresh host.
+/// fault and says nothing about Pinion, so the test runs again, on a fresh host.
 pub(crate) fn on_lab(name: &str, shape: &Shape, script: &str, files: &Files, test: impl Fn(&Lab)) {
     let attempt = || {
         let lab = lab(name, shape, script, files);
         test(&lab);
     };
-    let Err(why) = catch_unwind(AssertUnwindSafe(attempt)) else { return };
-    if !why.is::<Frozen>() {
-        resume_unwind(why);
+    for _ in 1..ATTEMPTS {
+        let Err(why) = catch_unwind(AssertUnwindSafe(attempt)) else { return };
+        if !why.is::<Frozen>() {
+            resume_unwind(why);
+        }
+        println!("{name}: the emulated host, or a guest in it, stands still; once more on a fresh one");
     }
-    println!("{name}: the emulated host stopped answering; once more on a fresh one");
     attempt();
 }
 

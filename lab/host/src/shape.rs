@@ -173,11 +173,11 @@ impl Shape {
         }
     }
 
-    /// The small shape with devices to pass through: memory behind an 8 GiB BAR and the display of the console on node 0; a drive with virtual
+    /// The small shape with half its cores and devices to pass through: memory behind an 8 GiB BAR and the display of the console on node 0; a drive with virtual
     /// functions and another display controller on node 1.
     #[must_use]
     pub fn devices() -> Self {
-        let mut shape = Self::small();
+        let mut shape = Self { cores: 1, ..Self::small() };
         let devices =
             [vec![Device::Edu, Device::LargeBar, Device::AtiVga], vec![Device::NvmeSriov, Device::AtiVga]];
         for (node, devices) in shape.nodes.iter_mut().zip(devices) {

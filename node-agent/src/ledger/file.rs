@@ -122,7 +122,7 @@ fn folder(path: &Path) -> &Path {
 }
 
 /// `FOLDER/.NAME.suffix`, for the ledger `FOLDER/NAME`.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     folder(path).join(format!(".{name}.{suffix}"))
 }

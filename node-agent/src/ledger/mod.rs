@@ -46,6 +46,11 @@ impl Ledger {
         &self.path
     }
 
+    /// A file beside it, for its users to agree by.
+    pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
+        file::beside(&self.path, suffix)
+    }
+
     /// Who holds what now, without the entries of dead processes. Takes no lock and
     /// writes nothing; a missing file is an empty ledger.
     ///

@@ -147,7 +147,7 @@ impl Keeper {
     }
 
     fn take_watch(&self) -> Option<Flock<File>> {
-        let path = self.ledger.path().with_extension("keeper");
+        let path = self.ledger.beside("keeper");
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
     }

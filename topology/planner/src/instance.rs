@@ -35,23 +35,17 @@ pub enum InstanceError {
     #[error("spec.domain.memory.hugepages.pageSize: not a page size; use 2Mi or 1Gi")]
     Page(#[source] PageSizeError),
     /// A device without a name of what it is.
-    #[error("spec.domain.devices.{list}[{index}].deviceName: missing; name the resource")]
+    #[error("{field}: missing; name the resource")]
     NoDeviceName {
-        /// `gpus` or `hostDevices`.
-        list: &'static str,
-        /// Place in the list.
-        index: usize,
+        /// The field.
+        field: String,
     },
     /// A device name that no configuration knows.
-    #[error(
-        "spec.domain.devices.{list}[{index}].deviceName: nothing on this machine is known as {device_name:?}"
-    )]
+    #[error("{field}: nothing on this machine is known as {device_name:?}")]
     UnknownDevice {
-        /// `gpus` or `hostDevices`.
-        list: &'static str,
-        /// Place in the list.
-        index: usize,
-        /// The name.
+        /// The field.
+        field: String,
+        /// What it says.
         device_name: String,
     },
 }
@@ -106,18 +100,15 @@ fn device_requests(
     instance: &VirtualMachineInstance,
     names: DeviceNames<'_>,
 ) -> Result<Vec<DeviceRequest>, InstanceError> {
-    let devices = &instance.spec.domain.devices;
-    let gpus = devices.gpus.iter().enumerate().map(|(i, d)| ("gpus", i, &d.name, &d.device_name));
-    let others =
-        devices.host_devices.iter().enumerate().map(|(i, d)| ("hostDevices", i, &d.name, &d.device_name));
-    let request = |(list, index, name, device_name): (_, _, &String, &Option<String>)| {
-        let device_name = device_name.clone().ok_or(InstanceError::NoDeviceName { list, index })?;
-        match names(&device_name) {
-            Some(candidates) => Ok(DeviceRequest { name: name.clone(), candidates }),
-            None => Err(InstanceError::UnknownDevice { list, index, device_name }),
+    let request = |device: pinion_api::PassedThrough<'_>| {
+        let field = device.field;
+        let Some(device_name) = device.device_name else { return Err(InstanceError::NoDeviceName { field }) };
+        match names(device_name) {
+            Some(candidates) => Ok(DeviceRequest { name: device.name.to_owned(), candidates }),
+            None => Err(InstanceError::UnknownDevice { field, device_name: device_name.to_owned() }),
         }
     };
-    gpus.chain(others).map(request).collect()
+    instance.spec.passed_through().into_iter().map(request).collect()
 }
 
 #[cfg(test)]
@@ -173,14 +164,19 @@ mod tests {
 
     #[test]
     fn device_names_become_functions() {
-        let mut vmi = vmi(r#"{"memory": {"guest": "1Gi"}, "devices": {}}"#);
+        let mut guest = vmi(r#"{"memory": {"guest": "1Gi"}, "devices": {}}"#);
         let gpu = |name: &str| Gpu { name: "g".into(), device_name: Some(name.into()), ..Gpu::default() };
-        vmi.spec.domain.devices.gpus = vec![gpu("nvidia.com/GH100")];
+        guest.spec.domain.devices.gpus = vec![gpu("nvidia.com/GH100")];
         let at = Bdf::new(0, 0x3b, 0, 0).unwrap();
         let known = |name: &str| (name == "nvidia.com/GH100").then(|| vec![at]);
-        let request = Request::from_instance(&vmi, &known).unwrap();
+        let request = Request::from_instance(&guest, &known).unwrap();
         assert_eq!(request.devices, [DeviceRequest { name: "g".into(), candidates: vec![at] }]);
-        let error = Request::from_instance(&vmi, &nothing).unwrap_err().to_string();
+        let error = Request::from_instance(&guest, &nothing).unwrap_err().to_string();
         assert!(error.starts_with("spec.domain.devices.gpus[0].deviceName"), "{error}");
+        let sriov =
+            vmi(r#"{"memory": {"guest": "1Gi"}, "devices": {"interfaces": [{"name": "net", "sriov": {}}]}},
+                "networks": [{"name": "net", "multus": {"networkName": "nvidia.com/GH100"}}]"#);
+        let request = Request::from_instance(&sriov, &known).unwrap();
+        assert_eq!(request.devices, [DeviceRequest { name: "net".into(), candidates: vec![at] }]);
     }
 }
