@@ -251,7 +251,7 @@ fn used(lab: &Lab) {
     for line in [
         "READ from-the-host",
         "BACK written-by-guest",
-        "DISPLAY 16 MiB 0xC0FFEE01 0x5EED0001",
+        "DISPLAY 128 MiB 0xC0FFEE01 0x5EED0001",
         "MEMORY 8 GiB 0xC0FFEE02 0x5EED0002 0x12340002",
         "INTERRUPTS some",
     ] {

@@ -35,6 +35,8 @@ const MEMORY_EVERY: u64 = 12;
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// When new interrupts of devices are looked at: whoever keeps the host has brought them to their CPUs by then.
 const ROUTED_AFTER: Duration = Duration::from_millis(500);
+/// How long news of devices wait after some were heard: a guest could make them as fast as it likes.
+const DEAF_FOR: Duration = Duration::from_millis(50);
 /// Asks for a check of everything at once.
 const CHECK_NOW: Signal = Signal::SIGUSR1;
 
@@ -163,6 +165,7 @@ impl Session {
             console,
             trouble,
             vectors: Vec::new(),
+            deaf_until: None,
             deadline: None,
         };
         self.watch(&mut watch, signals)
@@ -178,7 +181,8 @@ impl Session {
                 return how(end);
             }
             let wake = watch.deadline.map_or(next, |d| d.min(next));
-            let ready = wait(watch, signals, wake);
+            let deaf = watch.deaf_until.filter(|until| Instant::now() < *until);
+            let ready = wait(watch, signals, deaf.map_or(wake, |until| until.min(wake)), deaf.is_none());
             if ready.signal {
                 while let Ok(Some(signal)) = signals.read_signal() {
                     if signal.ssi_signo == CHECK_NOW as u32 {
@@ -224,6 +228,7 @@ impl Session {
     /// Interrupts that a driver in the guest has set up anew are brought to their CPUs by whoever keeps the host.
     fn hear_devices(&mut self, watch: &mut Watch) {
         watch.guest.take_device_news();
+        watch.deaf_until = Some(Instant::now() + DEAF_FOR);
         let generations: Vec<u64> = watch.guest.stats().devices.iter().map(|d| d.generation).collect();
         if watch.vectors != generations {
             watch.vectors = generations;
@@ -284,6 +289,8 @@ struct Watch {
     trouble: Trouble,
     /// Of each device, which set of vectors was told last.
     vectors: Vec<u64>,
+    /// Until when news of devices wait.
+    deaf_until: Option<Instant>,
     /// When force follows the power button.
     deadline: Option<Instant>,
 }
@@ -310,7 +317,7 @@ struct Ready {
     devices: bool,
 }
 
-fn wait(watch: &Watch, signals: &SignalFd, until: Instant) -> Ready {
+fn wait(watch: &Watch, signals: &SignalFd, until: Instant, to_devices: bool) -> Ready {
     let left = until.saturating_duration_since(Instant::now()).as_millis().saturating_add(1);
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
     let mut fds = vec![
@@ -318,7 +325,8 @@ fn wait(watch: &Watch, signals: &SignalFd, until: Instant) -> Ready {
         PollFd::new(watch.guest.ended_fd(), PollFlags::POLLIN),
     ];
     let typed = watch.console.input().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-    let devices = watch.guest.device_news_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let devices =
+        watch.guest.device_news_fd().filter(|_| to_devices).map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     let (typing, telling) = (typed.is_some(), devices.is_some());
     fds.extend(typed);
     fds.extend(devices);

@@ -70,7 +70,7 @@ pub enum Device {
     Nvme,
     /// A network card.
     E1000e,
-    /// A display controller with a BAR of 16 MiB.
+    /// A display controller with a BAR of 128 MiB.
     AtiVga,
     /// A plain display controller.
     BochsDisplay,
@@ -94,7 +94,7 @@ impl Device {
             Self::Nvme => format!("nvme,serial=lab-{drive},drive=nvme{drive}"),
             Self::E1000e => "e1000e,rombar=0".to_owned(),
             // Two of them would have one file of firmware.
-            Self::AtiVga => "ati-vga,rombar=0,romfile=".to_owned(),
+            Self::AtiVga => "ati-vga,vgamem_mb=128,rombar=0,romfile=".to_owned(),
             Self::BochsDisplay => "bochs-display".to_owned(),
             Self::VirtioGpu => "virtio-gpu-pci".to_owned(),
             Self::PciTestdev => "pci-testdev".to_owned(),
