@@ -1,6 +1,9 @@
 //! A passed-through NVMe drive: Pinion beside QEMU with VFIO, in one lab host, with the same kernel, initrd, CPUs, memory
 //! and drive; and what mapping 1 GiB for DMA takes.
 //!
+//! Neither guests nor KVM poll before they sleep: the emulated drive answers just when they would give up (200 µs), so that
+//! a run were either fast or slow by chance.
+//!
 //! `cargo bench -p pinion-benches --bench passthrough` runs it. Everything in the lab is emulated, the drive too: only the
 //! ratio of what ran side by side says something. Under `cargo test` it does nothing.
 
@@ -29,7 +32,7 @@ spec:
     memory: {guest: 1Gi, hugepages: {pageSize: 2Mi}}
     firmware:
       kernelBoot:
-        kernelArgs: "quiet"
+        kernelArgs: "quiet cpuidle.off=1"
         container: {image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}
     devices:
       autoattachPodInterface: false
@@ -50,7 +53,7 @@ const QEMU: &str = "{ for i in $(seq 100); do sleep 0.3; [ $(grep -c vfio- /proc
         for n in $(grep vfio- /proc/interrupts | cut -d: -f1); do echo 0 > /proc/irq/$n/smp_affinity_list; done; } & taskset 0x50 qemu-system-x86_64 -L /firmware -M q35,kernel-irqchip=on -accel kvm -cpu host,kvm-hint-dedicated=on -smp 2 -m 1024 \
     -mem-path /dev/hugepages -mem-prealloc -nodefaults -no-user-config -nographic -serial stdio \
     -device vfio-pci,host=0000:31:00.0,rombar=0 -kernel /var/lib/pinion/debian/vmlinuz -initrd /var/lib/pinion/debian/initrd \
-    -append 'console=ttyS0 quiet panic=-1 reboot=t' -no-reboot 2> /log";
+    -append 'console=ttyS0 quiet cpuidle.off=1 panic=-1 reboot=t' -no-reboot 2> /log";
 
 /// Of one run: seconds from the command to the first read, microseconds of the median and of the 99th percentile read.
 struct Figures {
@@ -99,7 +102,8 @@ fn lab(folder: &Path) -> Lab {
     let lab = side_by_side::lab("passthrough", &shape, &initrd, folder).unwrap();
     lab.put("/bench.yaml", SPEC.as_bytes(), 0o644).unwrap();
     lab.put("/names.yaml", NAMES.as_bytes(), 0o644).unwrap();
-    must(&lab, &format!("pinion devices bind {DRIVE}")).unwrap();
+    must(&lab, &format!("pinion devices bind {DRIVE}; echo 0 > /sys/module/kvm/parameters/halt_poll_ns"))
+        .unwrap();
     lab
 }
 
