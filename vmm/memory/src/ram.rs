@@ -143,38 +143,25 @@ mod tests {
         assert_eq!(back, [1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
-    #[test]
-    fn every_page_is_present_before_anyone_touches_it() {
-        let ram = GuestRam::build(&RamConfig { cells: vec![cell(0, 8 << 20, 4096)] }).unwrap();
-        let start = ram.regions()[0].hva.0;
-        let maps = std::fs::read_to_string("/proc/self/numa_maps");
-        let Ok(maps) = maps else {
-            println!("skipped: this kernel has no /proc/self/numa_maps");
-            return;
-        };
-        let line = maps.lines().find(|l| l.starts_with(&format!("{start:x} "))).unwrap();
-        let pages: u64 = line
-            .split_whitespace()
-            .filter_map(|w| w.strip_prefix("anon="))
-            .map(|n| n.parse::<u64>().unwrap())
-            .sum();
-        assert_eq!(pages, (8 << 20) / 4096, "{line}");
+    /// How many pages of the first region the kernel says are there. Its own lists will not do: there, what other
+    /// tests have mapped beside it may count as one with it.
+    fn resident(ram: &GuestRam) -> usize {
+        let region = &ram.regions()[0];
+        let len = usize::try_from(region.bytes).unwrap();
+        let mut pages = vec![0u8; len / 4096];
+        // SAFETY: the range is mapped for as long as `ram` lives; the vector has a byte for each of its pages.
+        let result = unsafe { libc::mincore(region.hva.0 as *mut libc::c_void, len, pages.as_mut_ptr()) };
+        assert_eq!(result, 0);
+        pages.iter().filter(|p| **p & 1 == 1).count()
     }
 
     #[test]
-    fn memory_of_many_threads_shares_is_present_to_the_last_page() {
-        let bytes = (192 << 20) + 4096;
-        let ram = GuestRam::build(&RamConfig { cells: vec![cell(0, bytes, 4096)] }).unwrap();
-        let resident = |start: u64, len: usize| {
-            let mut pages = vec![0u8; len / 4096];
-            // SAFETY: the range is mapped for as long as `ram` lives; the vector has a byte for
-            // each of its pages.
-            let result = unsafe { libc::mincore(start as *mut libc::c_void, len, pages.as_mut_ptr()) };
-            assert_eq!(result, 0);
-            pages.iter().filter(|p| **p & 1 == 1).count()
-        };
-        let len = usize::try_from(bytes).unwrap();
-        assert_eq!(resident(ram.regions()[0].hva.0, len), len / 4096);
+    fn every_page_is_present_before_anyone_touches_it() {
+        // More than one thread's share, and not a multiple of it.
+        for bytes in [8 << 20, (192 << 20) + 4096] {
+            let ram = GuestRam::build(&RamConfig { cells: vec![cell(0, bytes, 4096)] }).unwrap();
+            assert_eq!(resident(&ram) as u64, bytes / 4096);
+        }
     }
 
     #[test]
