@@ -22,23 +22,6 @@ const DRIVE: &str = "0000:31:00.0";
 const SCRIPT: &str = "modprobe nvme; for i in $(seq 100); do [ -b /dev/nvme0n1 ] && break; sleep 0.05; done
     random_reads /dev/nvme0n1 2000";
 
-const SPEC: &str = r#"
-apiVersion: kubevirt.io/v1
-kind: VirtualMachineInstance
-metadata: {name: bench}
-spec:
-  domain:
-    cpu: {cores: 2, dedicatedCpuPlacement: true}
-    memory: {guest: 1Gi, hugepages: {pageSize: 2Mi}}
-    firmware:
-      kernelBoot:
-        kernelArgs: "quiet cpuidle.off=1"
-        container: {image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}
-    devices:
-      autoattachPodInterface: false
-      hostDevices: [{name: drive, deviceName: example.com/drive}]
-"#;
-
 const NAMES: &str = r#"
 apiVersion: pinion.dev/v1alpha1
 kind: DeviceResources
@@ -100,7 +83,9 @@ fn lab(folder: &Path) -> Lab {
         node.huge_pages = vec![HugePages { size_kib: 2048, count: 640 }];
     }
     let lab = side_by_side::lab("passthrough", &shape, &initrd, folder).unwrap();
-    lab.put("/bench.yaml", SPEC.as_bytes(), 0o644).unwrap();
+    let drive = "hostDevices: [{name: drive, deviceName: example.com/drive}]";
+    let spec = side_by_side::spec("1Gi", "quiet cpuidle.off=1", drive);
+    lab.put("/bench.yaml", spec.as_bytes(), 0o644).unwrap();
     lab.put("/names.yaml", NAMES.as_bytes(), 0o644).unwrap();
     must(&lab, &format!("pinion devices bind {DRIVE}; echo 0 > /sys/module/kvm/parameters/halt_poll_ns"))
         .unwrap();

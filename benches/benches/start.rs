@@ -13,21 +13,6 @@ use pinion_lab::{Lab, Shape, guest_initrd};
 
 const RUNS: usize = 5;
 
-const SPEC: &str = r#"
-apiVersion: kubevirt.io/v1
-kind: VirtualMachineInstance
-metadata: {name: bench}
-spec:
-  domain:
-    cpu: {cores: 2, dedicatedCpuPlacement: true}
-    memory: {guest: 256Mi, hugepages: {pageSize: 2Mi}}
-    firmware:
-      kernelBoot:
-        kernelArgs: quiet
-        container: {image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}
-    devices: {autoattachPodInterface: false}
-"#;
-
 /// Prints nanoseconds from start to `GUEST-READY`.
 const PINION: &str = "pinion run /bench.yaml 2> /log";
 const QEMU: &str = "taskset 0xc qemu-system-x86_64 -L /firmware -M microvm,isa-serial=on,pit=off,pic=off,rtc=off \
@@ -59,9 +44,9 @@ fn lab(folder: &Path) -> Lab {
     let initrd = folder.join("initrd");
     guest_initrd("[ -n \"$(grep stay /proc/cmdline)\" ] && sleep 60; true", &initrd).unwrap();
     let lab = side_by_side::lab("bench", &Shape::two_socket(), &initrd, folder).unwrap();
-    lab.put("/bench.yaml", SPEC.as_bytes(), 0o644).unwrap();
-    let stay = SPEC.replace("quiet", "quiet stay");
-    lab.put("/stay.yaml", stay.as_bytes(), 0o644).unwrap();
+    for (path, arguments) in [("/bench.yaml", "quiet"), ("/stay.yaml", "quiet stay")] {
+        lab.put(path, side_by_side::spec("256Mi", arguments, "").as_bytes(), 0o644).unwrap();
+    }
     lab
 }
 

@@ -68,6 +68,28 @@ pub fn lab(name: &str, shape: &Shape, initrd: &Path, folder: &Path) -> Result<La
     Ok(lab)
 }
 
+/// A guest named `bench`: two dedicated CPUs, huge pages, and the kernel and initrd of the lab host. `devices` are the
+/// fields below `devices`, as YAML in one line.
+#[must_use]
+pub fn spec(memory: &str, arguments: &str, devices: &str) -> String {
+    format!(
+        r#"
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {{name: bench}}
+spec:
+  domain:
+    cpu: {{cores: 2, dedicatedCpuPlacement: true}}
+    memory: {{guest: {memory}, hugepages: {{pageSize: 2Mi}}}}
+    firmware:
+      kernelBoot:
+        kernelArgs: "{arguments}"
+        container: {{image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}}
+    devices: {{autoattachPodInterface: false, {devices}}}
+"#
+    )
+}
+
 /// Runs a command in the lab that must succeed, and gives what it printed.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 //! Called by the command line on the thread that runs a command. It asks `pinion-machine` what may be
 //! passed through and never binds anything else; it never touches part of an IOMMU group.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,21 @@ impl Default for PciBus {
     }
 }
 
+impl Rebound {
+    /// The change, as `nvme → vfio-pci`.
+    #[must_use]
+    pub fn change(&self) -> String {
+        let name = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".to_owned());
+        format!("{} → {}", name(&self.was), name(&self.now))
+    }
+}
+
+/// All functions of the IOMMU groups of these, each once.
+pub(crate) fn members(machine: &Machine, addresses: &[Bdf]) -> Vec<Bdf> {
+    let all: BTreeSet<Bdf> = addresses.iter().flat_map(|a| group(machine, *a)).collect();
+    all.into_iter().collect()
+}
+
 impl PciBus {
     /// A bus at another place, for tests.
     #[must_use]
@@ -113,9 +129,7 @@ impl PciBus {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let mut members: Vec<Bdf> = addresses.iter().flat_map(|a| group(machine, *a)).collect();
-        members.sort_unstable();
-        members.dedup();
+        let mut members = members(machine, addresses);
         members.retain(|m| self.driver(*m).as_deref() != Some(PASS_THROUGH_DRIVER));
         if !members.is_empty() {
             self.load().map_err(|e| vec![e])?;
@@ -139,14 +153,10 @@ impl PciBus {
     /// # Errors
     /// What failed; the others are given back.
     pub fn unbind(&self, machine: &Machine, addresses: &[Bdf]) -> Result<Vec<Rebound>, Vec<DriverError>> {
-        let mut members: Vec<Bdf> = addresses.iter().flat_map(|a| group(machine, *a)).collect();
-        members.sort_unstable();
-        members.dedup();
-        members.retain(|m| self.driver(*m).as_deref() == Some(PASS_THROUGH_DRIVER));
         let (mut done, mut failed) = (Vec::new(), Vec::new());
-        for member in members {
-            match self.rebind(member, "") {
-                Ok(rebound) => done.push(rebound),
+        for member in members(machine, addresses) {
+            match self.give_back(member) {
+                Ok(rebound) => done.extend(rebound),
                 Err(e) => failed.push(e),
             }
         }

@@ -31,18 +31,22 @@ pub(super) fn unbind(addresses: &[Bdf]) -> Result<(), Failure> {
     done(PciBus::default().unbind(&machine, addresses), "nothing to do: none is bound to vfio-pci")
 }
 
+/// What went wrong with drivers: the input where nothing was touched for it.
+pub(crate) fn failure(errors: Vec<DriverError>) -> Failure {
+    if errors.iter().all(|e| matches!(e, DriverError::Obstacle { .. })) {
+        return Failure::invalid(Several(errors));
+    }
+    Failure::failed(Several(errors))
+}
+
 fn done(outcome: Result<Vec<Rebound>, Vec<DriverError>>, nothing: &str) -> Result<(), Failure> {
     match outcome {
         Ok(rebound) if rebound.is_empty() => output::text(&format!("{nothing}\n")),
         Ok(rebound) => output::text(&rebound.iter().map(line).collect::<String>()),
-        Err(errors) if errors.iter().all(|e| matches!(e, DriverError::Obstacle { .. })) => {
-            Err(Failure::invalid(Several(errors)))
-        }
-        Err(errors) => Err(Failure::failed(Several(errors))),
+        Err(errors) => Err(failure(errors)),
     }
 }
 
 fn line(rebound: &Rebound) -> String {
-    let name = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".to_owned());
-    format!("{}: {} → {}\n", rebound.address, name(&rebound.was), name(&rebound.now))
+    format!("{}: {}\n", rebound.address, rebound.change())
 }

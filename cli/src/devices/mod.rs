@@ -4,7 +4,7 @@
 //! Called by `main`. Listing reads the host and changes nothing; whether a function may be
 //! passed through is decided in `pinion-machine`, never here.
 
-mod bind;
+pub(crate) mod bind;
 mod document;
 mod picture;
 mod words;

@@ -7,6 +7,7 @@ use pinion_node_agent::{BindError, DeviceRoute, HostWishes, Keeper, Ledger, Ledg
 
 use super::{Placed, report};
 use crate::arguments::RunOptions;
+use crate::devices;
 use crate::failure::Failure;
 
 /// How often vectors of devices are looked after while a guest needs it.
@@ -38,7 +39,7 @@ impl Hosting {
         if !devices.is_empty() {
             let bound = self.keeper.bind(machine, &devices).map_err(|e| match e {
                 BindError::Ledger(e) => Failure::failed(e),
-                BindError::Devices(_) => Failure::failed(e),
+                BindError::Devices(errors) => devices::bind::failure(errors),
             })?;
             bound.iter().for_each(report::bound);
         }

@@ -66,8 +66,7 @@ pub(super) fn notice(notice: &Notice) {
 
 /// A device that was bound.
 pub(super) fn bound(rebound: &Rebound) {
-    let name = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".to_owned());
-    eprintln!("host: device {} was bound: {} → {}", rebound.address, name(&rebound.was), name(&rebound.now));
+    eprintln!("host: device {} was bound: {}", rebound.address, rebound.change());
 }
 
 /// A launcher that a signal ended.

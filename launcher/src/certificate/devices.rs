@@ -36,7 +36,7 @@ pub struct DeviceObservation {
 /// Reads the vectors of the plan's devices.
 #[must_use]
 pub fn observe_devices(plan: &Plan, files: &IrqFiles, before: &DeviceObservation) -> DeviceObservation {
-    let table = match files.table(|_, line| line.contains("vfio-")) {
+    let table = match files.passed_through() {
         Ok(table) => table,
         Err(e) => {
             let unreadable = Some(format!("Cannot read /proc/interrupts: {e}"));

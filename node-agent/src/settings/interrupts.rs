@@ -20,7 +20,7 @@ pub(super) fn owned(host: &Host, wanted: &Wanted) -> io::Result<BTreeSet<u32>> {
     if wanted.routes.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let table = host.irqs.table(|_, line| line.contains("vfio-"))?;
+    let table = host.irqs.passed_through()?;
     Ok(table.interrupts.iter().filter(|i| is_owned(i, wanted)).map(|i| i.irq).collect())
 }
 
@@ -36,7 +36,7 @@ pub(super) fn route(host: &Host, wanted: &Wanted) -> Vec<Notice> {
         return Vec::new();
     }
     // Without the table, the certificate says what is unknown.
-    let Ok(table) = host.irqs.table(|_, line| line.contains("vfio-")) else { return Vec::new() };
+    let Ok(table) = host.irqs.passed_through() else { return Vec::new() };
     table.interrupts.iter().filter_map(|interrupt| route_one(host, wanted, interrupt)).collect()
 }
 

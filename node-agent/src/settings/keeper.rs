@@ -13,7 +13,7 @@ use super::interrupts;
 use super::notice::{Notice, why};
 use super::record::{BoundDevice, Changed, Setting};
 use super::wish::Wanted;
-use crate::drivers::{DriverError, PciBus, Rebound};
+use crate::drivers::{DriverError, PciBus, Rebound, members};
 use crate::ledger::{Ledger, LedgerDocument, LedgerError};
 
 /// How many interrupts are named in one notice.
@@ -43,6 +43,15 @@ struct Step {
     base: String,
     found: String,
     value: String,
+}
+
+/// What there is to do.
+#[derive(Debug)]
+struct Survey {
+    /// Settings that are not what they should be.
+    steps: Vec<Step>,
+    /// Settings whose record is over: as they were, gone, or a device's now.
+    over: Vec<Setting>,
 }
 
 impl Keeper {
@@ -76,15 +85,13 @@ impl Keeper {
     /// What stands in the way; nothing is bound then.
     pub fn bind(&self, machine: &Machine, addresses: &[Bdf]) -> Result<Vec<Rebound>, BindError> {
         self.ledger.changing(|document, save| {
-            let members = addresses.iter().flat_map(|a| pinion_machine::group(machine, *a));
             let known: Vec<Bdf> = document.changes.devices.iter().map(|d| d.address).collect();
-            let mut added: Vec<BoundDevice> = members
+            let added: Vec<BoundDevice> = members(machine, addresses)
+                .into_iter()
                 .filter(|m| !known.contains(m))
                 .map(|address| BoundDevice { address, was: self.bus.driver(address) })
                 .filter(|d| d.was.as_deref() != Some(PASS_THROUGH_DRIVER))
                 .collect();
-            added.sort_by_key(|d| d.address);
-            added.dedup();
             document.changes.devices.extend(added.iter().cloned());
             save(document)?;
             let bound = self.bus.bind(machine, addresses);
@@ -112,7 +119,7 @@ impl Keeper {
         self.hold_latency(&wanted);
         let mut notices = Vec::new();
         // Most of the time there is nothing to do, and nobody need wait for the lock.
-        if !self.steps(&seen, &wanted, &mut Vec::new()).is_empty() || has_leftovers(&seen, &wanted) {
+        if !self.is_settled(&seen, &wanted) {
             let ledger = self.ledger.clone();
             ledger.changing(|document, save| {
                 let wanted = Wanted::of(document);
@@ -122,6 +129,12 @@ impl Keeper {
         }
         notices.extend(interrupts::route(&self.host, &wanted));
         Ok(self.news(notices))
+    }
+
+    fn is_settled(&self, document: &LedgerDocument, wanted: &Wanted) -> bool {
+        let Survey { steps, over } = self.survey(document, wanted);
+        let devices = &document.changes.devices;
+        steps.is_empty() && over.is_empty() && devices.iter().all(|d| self.is_needed(d, wanted))
     }
 
     /// What is done every few seconds: by one of all keepers, who is watched by none. The others see to their
@@ -162,20 +175,21 @@ impl Keeper {
         }
     }
 
-    /// The settings that are not what they should be. What cannot be read is no step.
-    fn steps(&self, document: &LedgerDocument, wanted: &Wanted, over: &mut Vec<Setting>) -> Vec<Step> {
+    /// Looks at every setting that may have to change. What cannot be read is no step.
+    fn survey(&self, document: &LedgerDocument, wanted: &Wanted) -> Survey {
         let owned = interrupts::owned(&self.host, wanted).unwrap_or_default();
-        let mut steps = Vec::new();
+        let (mut steps, mut over) = (Vec::new(), Vec::new());
         for setting in self.candidates(document, wanted) {
+            let record = document.changes.get(setting);
+            let recorded = record.map(|r| r.setting);
             if matches!(setting, Setting::Interrupt { irq } if owned.contains(&irq)) {
-                over.push(setting);
+                over.extend(recorded);
                 continue;
             }
-            let record = document.changes.get(setting);
             let found = match self.host.read(setting) {
                 Ok(found) => found,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    over.push(setting);
+                    over.extend(recorded);
                     continue;
                 }
                 Err(_) => continue,
@@ -187,10 +201,10 @@ impl Keeper {
             if found != value {
                 steps.push(Step { setting, base, found, value });
             } else if base == value {
-                over.push(setting);
+                over.extend(recorded);
             }
         }
-        steps
+        Survey { steps, over }
     }
 
     fn candidates(&self, document: &LedgerDocument, wanted: &Wanted) -> BTreeSet<Setting> {
@@ -230,8 +244,7 @@ impl Keeper {
         save: &mut Save<'_>,
         notices: &mut Vec<Notice>,
     ) -> Result<(), LedgerError> {
-        let mut over = Vec::new();
-        let steps = self.steps(document, wanted, &mut over);
+        let Survey { steps, mut over } = self.survey(document, wanted);
         let before = document.changes.clone();
         for step in &steps {
             let known = document.changes.get(step.setting);
@@ -356,12 +369,6 @@ impl Keeper {
 
 /// Writes the ledger, under its lock.
 type Save<'a> = dyn FnMut(&LedgerDocument) -> Result<(), LedgerError> + 'a;
-
-fn has_leftovers(document: &LedgerDocument, wanted: &Wanted) -> bool {
-    let changes = &document.changes;
-    let gone = changes.devices.iter().any(|d| !wanted.devices.contains(&d.address));
-    gone || (wanted.quiet.is_empty() && !changes.settings.is_empty())
-}
 
 /// Why devices were not bound for a guest.
 #[derive(Debug, thiserror::Error)]

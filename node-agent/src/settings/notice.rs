@@ -100,9 +100,8 @@ impl fmt::Display for Notice {
             Self::Unrouted { vector, planned, why } => {
                 write!(f, "the interrupt {vector} cannot be brought to CPU {planned}: {why}")
             }
-            Self::GivenBack(Rebound { address, was, now }) => {
-                let name = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".into());
-                write!(f, "device {address} was given back: {} → {}", name(was), name(now))
+            Self::GivenBack(rebound) => {
+                write!(f, "device {} was given back: {}", rebound.address, rebound.change())
             }
             Self::Kept(why) => write!(f, "a device was not given back: {why}"),
         }

@@ -112,6 +112,14 @@ impl IrqFiles {
         Ok(Table::parse_where(&fs::read_to_string(self.proc.join("interrupts"))?, wanted))
     }
 
+    /// The interrupts that VFIO drives, and those that share a line with one.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn passed_through(&self) -> io::Result<Table> {
+        self.table(|_, line| line.contains("vfio-"))
+    }
+
     /// Where an interrupt may come and does.
     ///
     /// # Errors
