@@ -10,6 +10,8 @@ use clap_complete::Shell;
 use pinion_discovery::From as MachineSource;
 use pinion_machine::{Bdf, CpuSet};
 
+use crate::qualify::{Load, Subject};
+
 /// Deterministic virtual machines on Linux.
 #[derive(Debug, Parser)]
 #[command(name = "pinion", version, about, long_about = LONG_ABOUT, after_help = EXIT_CODES)]
@@ -40,6 +42,22 @@ pub(crate) enum Command {
     Plan(PlanOptions),
     /// Run the VMs of a file on this host
     Run(RunOptions),
+    /// List the guests of this host
+    Ps(PsOptions),
+    /// Press the power button of guests, and wait for their end
+    Stop(StopOptions),
+    /// Connect this terminal to a guest's serial console (Ctrl-] leaves it)
+    Console(NameOptions),
+    /// Show what a guest's serial console printed last
+    Logs(LogsOptions),
+    /// Show everything that is known of a guest: spec, placement, certificate
+    Inspect(NameOptions),
+    /// Check now that everything of guests is where it was planned
+    Audit(AuditOptions),
+    /// Measure what dedicated CPUs really give: every gap, idle and under load, with its cause
+    Qualify(QualifyOptions),
+    /// Run the node's daemon: it keeps the ledger and the host's settings, and serves metrics and a page
+    Agent(AgentOptions),
     /// Show what this host has and lacks for deterministic guests
     Doctor(DoctorOptions),
     /// Show the PCI devices that can be given to a guest, and what stands in the way of the others
@@ -122,6 +140,7 @@ pub(crate) struct PlanOptions {
 #[command(after_help = "Examples:
   pinion run vm.yaml
   pinion run vm.yaml --console
+  pinion run vm.yaml --detach && pinion ps
   pinion run vm.yaml --metrics 127.0.0.1:9090 --certificate certificate.json
   pinion run vm.yaml --bind --devices devices.yaml
   pinion run vm.yaml --dry-run
@@ -143,8 +162,11 @@ pub(crate) struct RunOptions {
     #[arg(long)]
     pub(crate) leave_host_settings: bool,
     /// Connect this terminal to the guest's serial console (Ctrl-] ends it)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "detach")]
     pub(crate) console: bool,
+    /// Return once the guests run, and leave them to the node agent (see `pinion ps`, `pinion stop`)
+    #[arg(short, long)]
+    pub(crate) detach: bool,
     /// Serve Prometheus metrics on this address, such as 127.0.0.1:9090 (the next VMs of the file on the next ports)
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
@@ -166,6 +188,185 @@ pub(crate) struct RunOptions {
     /// CPUs that are never dedicated, as a list such as 0-1,8 [default: the ledger's, else the first core]
     #[arg(long, value_name = "CPUS")]
     pub(crate) housekeeping: Option<CpuSet>,
+}
+
+/// Where guests are looked for.
+#[derive(Debug, Args)]
+pub(crate) struct GuestOptions {
+    /// Namespace of guests that are named without one
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub(crate) namespace: String,
+    /// Ledger of who holds what
+    #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_LEDGER_PATH)]
+    pub(crate) ledger: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion ps
+  pinion ps -o wide
+  pinion ps -o json | jq -r '.items[] | select(.status.verdict != \"holds\") | .name'")]
+pub(crate) struct PsOptions {
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = DeviceFormat::Text)]
+    pub(crate) output: DeviceFormat,
+    /// Ledger of who holds what
+    #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_LEDGER_PATH)]
+    pub(crate) ledger: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion stop my-vm
+  pinion stop -n lab a b c
+  pinion stop my-vm --force
+
+A guest that ignores the power button is ended by force after its
+terminationGracePeriodSeconds.")]
+pub(crate) struct StopOptions {
+    /// Guests, as `pinion ps` shows them
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// End them at once
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Seconds to wait for their end
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) guests: GuestOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion console my-vm
+  pinion inspect my-vm | jq .placement.vcpus")]
+pub(crate) struct NameOptions {
+    /// Guest, as `pinion ps` shows it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) guests: GuestOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion logs my-vm
+  pinion logs -f my-vm
+
+The launcher remembers the last 256 KiB.")]
+pub(crate) struct LogsOptions {
+    /// Guest, as `pinion ps` shows it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Go on until the guest's end
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) guests: GuestOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion audit
+  pinion audit my-vm -o json
+
+Exit codes: 0 nothing drifted, 1 something did.")]
+pub(crate) struct AuditOptions {
+    /// Guests, as `pinion ps` shows them [default: all]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) output: ReportFormat,
+    #[command(flatten)]
+    pub(crate) guests: GuestOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sudo pinion qualify
+  sudo pinion qualify --cpus 4-7 --for 60 --plot gaps.svg
+  sudo pinion qualify --subject guest --load memory -o json | jq .latencyClass
+
+The CPUs are taken and isolated as a guest's are. Each phase takes the time given: by default
+there are four, by a guest without an operating system and by a host thread, idle and under load.")]
+pub(crate) struct QualifyOptions {
+    /// CPUs to measure, as a list such as 4-7,12 [default: all that are free]
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) cpus: Option<CpuSet>,
+    /// Seconds for each phase
+    #[arg(long = "for", value_name = "SECONDS", default_value_t = 60, value_parser = seconds)]
+    pub(crate) seconds: u64,
+    /// Who measures, one after the other
+    #[arg(long = "subject", value_enum, value_name = "SUBJECT", value_delimiter = ',', default_values_t = [Subject::Guest, Subject::Host])]
+    pub(crate) subjects: Vec<Subject>,
+    /// What runs on the other CPUs meanwhile, one after the other
+    #[arg(long = "load", value_enum, value_name = "LOAD", value_delimiter = ',', default_values_t = [Load::None, Load::Memory])]
+    pub(crate) loads: Vec<Load>,
+    /// Gaps from this length on are blamed on somebody, such as 5us or 1ms
+    #[arg(long, value_name = "TIME", default_value = "5us", value_parser = short_time)]
+    pub(crate) blame_from: std::time::Duration,
+    /// Draw the gaps into this file
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    /// Keep the result in this file, where the node agent reads it
+    #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_QUALIFICATION_PATH)]
+    pub(crate) save: PathBuf,
+    /// Do not keep the result
+    #[arg(long)]
+    pub(crate) no_save: bool,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) output: ReportFormat,
+    /// Ledger of who holds what
+    #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_LEDGER_PATH)]
+    pub(crate) ledger: PathBuf,
+    /// CPUs that are never dedicated, as a list such as 0-1,8 [default: the ledger's, else the first core]
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) housekeeping: Option<CpuSet>,
+}
+
+/// `60`, `60s`, `10m`.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    seconds
+        .filter(|s| (1..=86_400).contains(s))
+        .ok_or_else(|| "give 1 s to 24 h, such as 60s or 10m".to_owned())
+}
+
+/// `5us`, `1ms`.
+fn short_time(text: &str) -> Result<std::time::Duration, String> {
+    let units = [("us", 1_000), ("ms", 1_000_000), ("ns", 1)];
+    let parsed = units
+        .into_iter()
+        .find_map(|(unit, ns)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(ns));
+    parsed.map(std::time::Duration::from_nanos).ok_or_else(|| "give a time such as 5us or 1ms".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sudo pinion agent
+  sudo pinion agent --listen 0.0.0.0:9180 --group pinion
+
+Guests run on when it ends, and it takes them over when it is started again.")]
+pub(crate) struct AgentOptions {
+    /// Address of its pages: /, /metrics, /healthz, /readyz
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9180")]
+    pub(crate) listen: SocketAddr,
+    /// Serve no pages
+    #[arg(long)]
+    pub(crate) no_pages: bool,
+    /// Group whose members may run guests [default: root only]
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+    /// Ledger of who holds what
+    #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_LEDGER_PATH)]
+    pub(crate) ledger: PathBuf,
 }
 
 #[derive(Debug, Args)]

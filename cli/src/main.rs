@@ -4,14 +4,17 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod arguments;
 mod completion;
 mod devices;
 mod doctor;
 mod failure;
+mod guests;
 mod machine;
 mod output;
 mod plan;
+mod qualify;
 mod resources;
 mod restore;
 mod run;
@@ -31,6 +34,14 @@ fn main() -> ExitCode {
         Command::Topology(options) => topology::run(&options),
         Command::Plan(options) => plan::run(&options),
         Command::Run(options) => run::run(&options),
+        Command::Ps(options) => guests::ps(&options),
+        Command::Stop(options) => guests::stop(&options),
+        Command::Console(options) => guests::console(&options),
+        Command::Logs(options) => guests::logs(&options),
+        Command::Inspect(options) => guests::inspect(&options),
+        Command::Audit(options) => guests::audit(&options),
+        Command::Qualify(options) => qualify::run(&options),
+        Command::Agent(options) => agent::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Devices(options) => devices::run(&options),
         Command::Restore(options) => restore::run(&options),

@@ -57,7 +57,11 @@ impl TerminalMode {
         Ok(Self { terminal, before })
     }
 
-    fn set_raw(&self) -> io::Result<()> {
+    /// Passes on each key as it is typed, until this is dropped.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn set_raw(&self) -> io::Result<()> {
         let mut raw = self.before.clone();
         cfmakeraw(&mut raw);
         // Lines of other programs, such as those about this guest, still begin at the margin.
@@ -87,22 +91,24 @@ impl Console {
     pub(crate) fn open(mode: ConsoleMode, log: bool) -> io::Result<(Self, ConsoleConfig)> {
         let attached = mode == ConsoleMode::Attached;
         let output = if log || attached { Some(io::stdout().as_fd().try_clone_to_owned()?) } else { None };
-        if !attached {
-            let nothing = Self { input: None, guest: None, terminal: None };
-            return Ok((nothing, ConsoleConfig { output, input: None }));
-        }
-        let terminal = TerminalMode::of_standard_input()?;
+        let terminal = if attached { TerminalMode::of_standard_input()? } else { None };
         if let Some(terminal) = &terminal {
             terminal.set_raw()?;
         }
-        let (console, reader) = Self::between(io::stdin().as_fd().try_clone_to_owned()?, terminal)?;
+        let input = if attached { Some(io::stdin().as_fd().try_clone_to_owned()?) } else { None };
+        let (console, reader) = Self::between(input, terminal)?;
         Ok((console, ConsoleConfig { output, input: Some(reader) }))
     }
 
-    fn between(input: OwnedFd, terminal: Option<TerminalMode>) -> io::Result<(Self, OwnedFd)> {
+    fn between(input: Option<OwnedFd>, terminal: Option<TerminalMode>) -> io::Result<(Self, OwnedFd)> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        let console = Self { input: Some(input.into()), guest: Some(writer.into()), terminal };
+        let console = Self { input: input.map(File::from), guest: Some(writer.into()), terminal };
         Ok((console, reader))
+    }
+
+    /// Another way to type to the guest; `None` once nobody types any more.
+    pub(crate) fn keys(&self) -> io::Result<Option<File>> {
+        self.guest.as_ref().map(File::try_clone).transpose()
     }
 
     /// Readable when something was typed; `None` where nobody types.
@@ -137,7 +143,7 @@ mod tests {
     #[test]
     fn keys_reach_the_guest_and_the_end_of_input_is_told() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
-        let (mut console, guest) = Console::between(reader, None).unwrap();
+        let (mut console, guest) = Console::between(Some(reader), None).unwrap();
         File::from(writer).write_all(b"ls\x1d\n").unwrap();
         assert_eq!(console.typed(), Typed::Keys);
         let mut keys = [0; 8];
@@ -153,7 +159,7 @@ mod tests {
     #[test]
     fn a_guest_that_does_not_read_does_not_hold_up_the_session() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
-        let (mut console, _guest) = Console::between(reader, None).unwrap();
+        let (mut console, _guest) = Console::between(Some(reader), None).unwrap();
         let mut writer = File::from(writer);
         for _ in 0..1024 {
             writer.write_all(&[b'x'; 256]).unwrap();
@@ -167,7 +173,8 @@ mod tests {
         let is_raw = |fd: &OwnedFd| !tcgetattr(fd).unwrap().local_flags.contains(LocalFlags::ICANON);
         let terminal = TerminalMode::of(pty.slave.try_clone().unwrap().into()).unwrap();
         terminal.set_raw().unwrap();
-        let (mut console, guest) = Console::between(pty.slave.try_clone().unwrap(), Some(terminal)).unwrap();
+        let (mut console, guest) =
+            Console::between(Some(pty.slave.try_clone().unwrap()), Some(terminal)).unwrap();
         assert!(is_raw(&pty.slave));
         File::from(pty.master.try_clone().unwrap()).write_all(b"a\x1db").unwrap();
         assert_eq!(console.typed(), Typed::Escape);

@@ -9,6 +9,7 @@ pub mod backend;
 mod cause;
 pub mod certificate;
 mod console;
+mod control;
 mod end;
 mod event;
 mod guest;
@@ -23,6 +24,7 @@ mod trouble;
 
 pub use cause::chain;
 pub use console::TerminalMode;
+pub use control::ControlError;
 pub use end::End;
 pub use event::{Event, Events};
 pub use guest::{Guest, GuestError};

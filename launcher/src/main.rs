@@ -30,7 +30,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let _ = set_no_new_privs();
     // Asked for first, then looked: a keeper that is gone before the first never sends the signal.
-    let _ = set_pdeathsig(Signal::SIGTERM);
+    if arguments.keeper.is_some() {
+        let _ = set_pdeathsig(Signal::SIGTERM);
+    }
     if arguments.keeper.is_some_and(|keeper| getppid() != Pid::from_raw(keeper)) {
         return ExitCode::from(1);
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pinion_api::VirtualMachineInstance;
+use pinion_endpoint::guest::GuestStatus;
 use pinion_planner::Placement;
 use procfs::process::Process;
 
@@ -88,6 +89,30 @@ impl Monitor {
         inner.snapshot.certificate = Some(certificate.clone());
         inner.snapshot.drift_total.clone_from(auditor.drift_total());
         inner.snapshot.repairs_total.clone_from(auditor.repairs_total());
+    }
+
+    /// The last certificate.
+    pub(crate) fn certificate(&self) -> Option<Certificate> {
+        self.lock().snapshot.certificate.clone()
+    }
+
+    /// How the guest is.
+    pub(crate) fn status(&self) -> GuestStatus {
+        let inner = self.lock();
+        let snapshot = &inner.snapshot;
+        let certificate = snapshot.certificate.as_ref();
+        let vcpus =
+            || certificate.iter().flat_map(|c| &c.threads).filter(|t| matches!(t.role, Role::Vcpu(_)));
+        GuestStatus {
+            phase: snapshot.phase.as_str().to_owned(),
+            verdict: certificate.map(|c| c.verdict.as_str().to_owned()),
+            checks: certificate.map_or(0, |c| c.sequence),
+            mismatches: certificate.map(|c| c.mismatches.clone()).unwrap_or_default(),
+            drift_total: snapshot.drift_total.iter().map(|(c, n)| (c.as_str().to_owned(), *n)).collect(),
+            vcpus: vcpus().count(),
+            memory_bytes: snapshot.identity.memory_bytes,
+            longest_wait_ns: vcpus().filter_map(|t| t.run_delay_ns).max().unwrap_or(0),
+        }
     }
 
     /// The metrics as Prometheus reads them.

@@ -6,28 +6,35 @@
 //! SIGTERM, SIGINT and SIGHUP press the guest's power button, and force its end when they come again;
 //! SIGUSR1 has everything checked at once.
 
+use std::fs::OpenOptions;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use pinion_endpoint::{Endpoint, EndpointError, Page};
 
 use crate::backend::{ArmedGuest, Backend, GuestEnd, RunningGuest};
 use crate::cause::chain;
 use crate::certificate::{self, Auditor, Certificate, Depth, Plan, Repair, Subjects, Verdict};
 use crate::console::{Console, Typed};
+use crate::control::{Control, ControlError, Parts};
 use crate::end::End;
 use crate::event::{Event, Events};
 use crate::guest::{Guest, numbers};
-use crate::metrics::{Endpoint, GuestPhase};
+use crate::metrics::GuestPhase;
 use crate::monitor::Monitor;
 use crate::sandbox;
 use crate::spec::LaunchSpec;
 use crate::trouble::Trouble;
+use vmm_machine::ConsoleConfig;
 
 /// Every so many checks, pages are counted again: that costs more than looking at threads.
 const MEMORY_EVERY: u64 = 12;
@@ -37,6 +44,8 @@ const SETTLED_AFTER: Duration = Duration::from_millis(100);
 const ROUTED_AFTER: Duration = Duration::from_millis(500);
 /// How long news of devices wait after some were heard: a guest could make them as fast as it likes.
 const DEAF_FOR: Duration = Duration::from_millis(50);
+/// How long the host may take to make the guest's CPUs its own.
+const HOST_WITHIN: Duration = Duration::from_secs(30);
 /// Asks for a check of everything at once.
 const CHECK_NOW: Signal = Signal::SIGUSR1;
 
@@ -56,10 +65,13 @@ pub enum SessionError {
     Place(#[from] vmm_host::ThreadError),
     /// Metrics cannot be served.
     #[error("Cannot serve metrics")]
-    Metrics(#[from] crate::metrics::EndpointError),
+    Metrics(#[from] EndpointError),
     /// The guest cannot be set up.
     #[error("Cannot set up the guest")]
     Guest(#[from] crate::guest::GuestError),
+    /// The guest's socket cannot be made.
+    #[error("Cannot make the guest's socket")]
+    Control(#[from] ControlError),
     /// Privileges cannot be given up.
     #[error("Cannot give up privileges that the guest does not need")]
     Privileges(#[from] caps::errors::CapsError),
@@ -107,11 +119,10 @@ impl Session {
         vmm_host::set_affinity(0, &numbers(&self.spec.placement.emulator.cpus))?;
         let signals = signals()?;
         let monitor = self.monitor.clone();
-        let endpoint =
-            self.spec.metrics.map(|address| Endpoint::open(address, move || monitor.render())).transpose()?;
+        let endpoint = self.spec.metrics.map(|address| serve_metrics(address, monitor)).transpose()?;
         let log = self.spec.instance.spec.domain.devices.log_serial_console != Some(false);
-        let (console, wiring) = Console::open(self.spec.console, log)
-            .map_err(|source| SessionError::Process { action: "open the console", source })?;
+        let (console, mut wiring) = Console::open(self.spec.console, log).map_err(console_failed)?;
+        let control = self.open_control(&console, &mut wiring)?;
         let guest = Guest::open(&self.spec.instance, &self.spec.placement, wiring)?;
         sandbox::give_up_privileges(&self.spec)?;
         let (monitor, events) = (self.monitor.clone(), &mut self.events);
@@ -125,10 +136,38 @@ impl Session {
             Err(e) => return Ok(End::NotArmed(chain(e.as_ref()))),
         };
         self.events.tell(&Event::Armed);
+        self.wait_for_host(&signals);
         let end = self.verify_and_run(armed, &signals, console);
         self.monitor.runs(None);
-        drop(endpoint);
+        drop((endpoint, control));
         Ok(end)
+    }
+
+    /// The guest's socket, where one is asked for: the console's output goes through it then.
+    fn open_control(
+        &self,
+        console: &Console,
+        wiring: &mut ConsoleConfig,
+    ) -> Result<Option<Control>, SessionError> {
+        let Some(folder) = &self.spec.sockets else { return Ok(None) };
+        let Some(keys) = console.keys().map_err(console_failed)? else { return Ok(None) };
+        let spec = serde_json::to_value(&self.spec).unwrap_or_default();
+        let parts = Parts { monitor: self.monitor.clone(), spec, keys, print: wiring.output.take() };
+        let (control, output) = Control::open(folder, parts)?;
+        wiring.output = Some(output);
+        Ok(Some(control))
+    }
+
+    /// Whoever keeps the host makes the guest's CPUs its own now that its threads are there, and writes a byte then.
+    /// A signal ends the wait too, and so does time: the certificate then says what is missing.
+    fn wait_for_host(&self, signals: &SignalFd) {
+        let Some(fd) = self.spec.wait_fd else { return };
+        let options =
+            OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).clone();
+        let Ok(go) = options.open(format!("/proc/self/fd/{fd}")) else { return };
+        let mut fds =
+            [PollFd::new(go.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, PollTimeout::try_from(HOST_WITHIN).unwrap_or(PollTimeout::MAX));
     }
 
     fn verify_and_run(&mut self, armed: Box<dyn ArmedGuest>, signals: &SignalFd, console: Console) -> End {
@@ -299,6 +338,23 @@ impl Watch {
     fn force(&mut self) {
         self.guest.stop();
     }
+}
+
+fn console_failed(source: io::Error) -> SessionError {
+    SessionError::Process { action: "open the console", source }
+}
+
+fn serve_metrics(address: SocketAddr, monitor: Monitor) -> Result<Endpoint, EndpointError> {
+    // Where the kernel refuses, it serves with the privileges that it was born with.
+    let born = || drop(sandbox::give_up_all_privileges());
+    Endpoint::open(address, born, move |path| match path {
+        "/metrics" => Some(match monitor.render() {
+            Some(text) => Page::new(Page::METRICS, text),
+            None => Page { healthy: false, ..Page::new(Page::TEXT, "The metrics cannot be read\n".into()) },
+        }),
+        "/healthz" => Some(Page::new(Page::TEXT, "ok\n".into())),
+        _ => None,
+    })
 }
 
 fn how(end: GuestEnd) -> End {

@@ -30,6 +30,13 @@ pub struct LaunchSpec {
     /// Where the certificate is written and kept up to date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
+    /// Folder of the guest's socket, which has this process's number; none without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<PathBuf>,
+    /// Descriptor of a pipe that a byte is waited for from between arming and verifying: whoever keeps the host makes
+    /// the guest's CPUs its own meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_fd: Option<i32>,
     /// Who types on the serial console.
     pub console: ConsoleMode,
     /// How the guest is checked while it runs.

@@ -248,6 +248,8 @@ fn spec(folder: &Path, vcpu: CpuSet) -> LaunchSpec {
             devices: vec![],
         },
         metrics: None,
+        sockets: None,
+        wait_fd: None,
         certificate: Some(folder.join("certificate.json")),
         console: ConsoleMode::Log,
         audit: AuditPolicy { interval_seconds: 3600, repair: true },

@@ -7,14 +7,28 @@
 
 #![forbid(unsafe_code)]
 
+mod daemon;
 mod drivers;
 mod ledger;
+mod partition;
+mod qualification;
 mod settings;
 
+pub use daemon::{
+    ANSWERED_WITHIN, AgentError, AgentOptions, AgentRequest, Changes, GuestRow, METRICS, NodeMetric,
+    NodeStatus, NoticeText, Told, merge, parse, run as run_agent,
+};
 pub use drivers::{DriverError, PciBus, Rebound, UNBIND_LIMIT};
 pub use ledger::{
     DEFAULT_LEDGER_PATH, Holder, Ledger, LedgerDocument, LedgerEntry, LedgerError, Reservation, ReserveError,
 };
+pub use partition::{Isolation, PartitionError};
+pub use qualification::{
+    Blame, Cause, CpuResult, DEFAULT_QUALIFICATION_PATH, Exceedance, Fingerprint, Gaps, LATENCY_CLASSES_NS,
+    Phase, Qualification, QualificationError, Trace, TraceError, TraceEvent, class_name, qualification_svg,
+    rate_bound,
+};
 pub use settings::{
-    BindError, BoundDevice, Changed, DeviceRoute, Host, HostChanges, HostWishes, Keeper, Notice, Setting,
+    BindError, BoundDevice, Changed, DeviceRoute, Direction, Host, HostChanges, HostWishes, Keeper, Knob,
+    Notice, PagesWish, Setting, Tally,
 };

@@ -13,21 +13,23 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid, pipe};
+use nix::unistd::{Pid, pipe2};
 use pinion_launcher::{ConsoleMode, Event, LaunchSpec, TerminalMode};
-use pinion_node_agent::Reservation;
 
-use super::hosting::Hosting;
+use super::hosting::{Claim, Hosting};
 use super::{Placed, report};
 use crate::failure::Failure;
 
 /// Where a launcher finds its spec and writes its events.
 const SPEC_FD: i32 = 3;
 const EVENT_FD: i32 = 4;
+/// Where it is told that the host is ready for it.
+const GO_FD: i32 = 5;
 /// The program, beside this one.
 const PROGRAM: &str = "pinion-launcher";
 
@@ -47,21 +49,34 @@ pub(super) struct Launcher {
     process: Child,
     events: Option<File>,
     unread: Vec<u8>,
-    /// It has set up vectors anew, and nobody has looked.
-    vectors: bool,
-    reservation: Option<Reservation>,
+    /// What it did that nobody has looked at.
+    news: News,
+    /// Told once the host is ready.
+    go: Option<File>,
+    claim: Option<Claim>,
     /// Put back when this goes: a launcher that is killed cannot.
     _terminal: Option<TerminalMode>,
 }
 
-/// Starts a launcher for each VM.
+/// What a launcher did.
+#[derive(Clone, Copy, Debug, Default)]
+struct News {
+    /// Its threads are on their CPUs.
+    armed: bool,
+    /// It runs.
+    running: bool,
+    /// It has set up vectors anew.
+    vectors: bool,
+}
+
+/// Starts a launcher for each VM; with `detach`, they outlive this command.
 ///
 /// # Errors
 /// [`Failure::Failed`]; those that were started are gone then.
-pub(super) fn start_all(placed: Vec<Placed>) -> Result<Vec<Launcher>, Failure> {
+pub(super) fn start_all(placed: Vec<Placed>, detach: bool) -> Result<Vec<Launcher>, Failure> {
     let mut launchers: Vec<Launcher> = Vec::with_capacity(placed.len());
     for guest in placed {
-        match start(guest) {
+        match start(guest, detach) {
             Ok(launcher) => launchers.push(launcher),
             Err(failure) => {
                 launchers.iter_mut().for_each(Launcher::end_now);
@@ -72,15 +87,21 @@ pub(super) fn start_all(placed: Vec<Placed>) -> Result<Vec<Launcher>, Failure> {
     Ok(launchers)
 }
 
-fn start(guest: Placed) -> Result<Launcher, Failure> {
-    let Placed { spec, mut reservation } = guest;
+fn start(guest: Placed, detach: bool) -> Result<Launcher, Failure> {
+    let Placed { mut spec, mut claim } = guest;
+    spec.wait_fd = Some(GO_FD);
     let hand_over = |e| Failure::failed(StartError::HandOver(e));
     let spec_file = spec_file(&spec).map_err(hand_over)?;
-    let (events, to_events): (OwnedFd, OwnedFd) = pipe().map_err(|e| hand_over(e.into()))?;
+    let (events, to_events): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(|e| hand_over(e.into()))?;
+    let (from_go, go): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(|e| hand_over(e.into()))?;
     let program = program();
     let mut command = Command::new(&program);
     command.args(["--spec-fd", &SPEC_FD.to_string(), "--event-fd", &EVENT_FD.to_string()]);
-    command.args(["--keeper", &std::process::id().to_string()]);
+    if detach {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+    } else {
+        command.args(["--keeper", &std::process::id().to_string()]);
+    }
     if spec.console == ConsoleMode::Log {
         // Out of the terminal's reach: Ctrl-C comes to this process, which passes it on once.
         command.stdin(Stdio::null()).process_group(0);
@@ -89,6 +110,7 @@ fn start(guest: Placed) -> Result<Launcher, Failure> {
         .fd_mappings(vec![
             FdMapping { parent_fd: spec_file, child_fd: SPEC_FD },
             FdMapping { parent_fd: to_events, child_fd: EVENT_FD },
+            FdMapping { parent_fd: from_go, child_fd: GO_FD },
         ])
         .map_err(|e| hand_over(io::Error::other(e)))?;
     let terminal = match spec.console {
@@ -104,15 +126,16 @@ fn start(guest: Placed) -> Result<Launcher, Failure> {
         process,
         events: Some(events.into()),
         unread: Vec::new(),
-        vectors: false,
-        reservation: None,
+        news: News::default(),
+        go: Some(go.into()),
+        claim: None,
         _terminal: terminal,
     };
-    if let Err(e) = reservation.transfer(pid) {
+    if let Err(failure) = claim.transfer(pid) {
         launcher.end_now();
-        return Err(Failure::failed(e));
+        return Err(failure);
     }
-    launcher.reservation = Some(reservation);
+    launcher.claim = Some(claim);
     Ok(launcher)
 }
 
@@ -158,20 +181,42 @@ impl Launcher {
     }
 
     fn take_note(&mut self, event: &Event) {
-        if *event == Event::Armed
-            && let Some(Err(e)) = self.reservation.as_mut().map(Reservation::commit)
-        {
-            report::warning(&self.name, &e);
-        }
-        self.vectors |= *event == Event::Vectors;
+        self.news.armed |= *event == Event::Armed;
+        self.news.running |= *event == Event::Running;
+        self.news.vectors |= *event == Event::Vectors;
         report::event(&self.name, event);
+    }
+
+    /// Does for it what its news call for.
+    fn attend(&mut self, host: &mut Hosting) {
+        let pid = i32::try_from(self.process.id()).unwrap_or(0);
+        if std::mem::take(&mut self.news.armed) {
+            let isolation = self.claim.as_mut().and_then(|claim| host.isolate(&self.name, pid, claim));
+            if let Some(isolation) = isolation {
+                report::isolated(&self.name, isolation);
+            }
+            // It goes on by itself after a while.
+            let _ = self.go.take().map(|mut go| go.write_all(b"\n"));
+        }
+        if std::mem::take(&mut self.news.vectors)
+            && let Some(claim) = &self.claim
+        {
+            host.route(claim);
+        }
+    }
+
+    /// Leaves it to itself.
+    fn leave(mut self) {
+        if let Some(claim) = self.claim.take() {
+            claim.keep();
+        }
     }
 
     /// Waits for it and gives its place back.
     fn finish(&mut self) -> u8 {
         self.events = None;
         let status = self.process.wait();
-        if let Some(Err(e)) = self.reservation.take().map(Reservation::release) {
+        if let Some(Err(e)) = self.claim.take().map(Claim::release) {
             report::warning(&self.name, &e);
         }
         match status {
@@ -192,11 +237,15 @@ impl Launcher {
     }
 }
 
-/// Waits for all launchers; signals are passed on to them.
+/// Waits for all launchers; signals are passed on to them. With `detach`, until all of them run.
 ///
 /// # Errors
 /// [`Failure::Silent`] with the exit code of the first guest that did not end well.
-pub(super) fn wait_all(mut launchers: Vec<Launcher>, host: &mut Hosting) -> Result<(), Failure> {
+pub(super) fn wait_all(
+    mut launchers: Vec<Launcher>,
+    host: &mut Hosting,
+    detach: bool,
+) -> Result<(), Failure> {
     let signals = signals()?;
     let mut code = 0;
     let mut tended = Instant::now();
@@ -215,9 +264,7 @@ pub(super) fn wait_all(mut launchers: Vec<Launcher>, host: &mut Hosting) -> Resu
         let mut flags = ready.into_iter().skip(1);
         launchers.retain_mut(|launcher| {
             if !flags.next().unwrap_or(false) || launcher.hear() {
-                if std::mem::take(&mut launcher.vectors) {
-                    host.route();
-                }
+                launcher.attend(host);
                 return true;
             }
             let ended = launcher.finish();
@@ -227,6 +274,9 @@ pub(super) fn wait_all(mut launchers: Vec<Launcher>, host: &mut Hosting) -> Resu
             }
             false
         });
+        if detach && launchers.iter().all(|l| l.news.running) {
+            launchers.drain(..).for_each(Launcher::leave);
+        }
     }
     if code == 0 { Ok(()) } else { Err(Failure::Silent(code)) }
 }

@@ -1,110 +1,170 @@
-//! What `pinion run` does to the host for its guests, and undoes: drivers, interrupts, power settings.
+//! The host that guests run on: who keeps its ledger and its settings.
+//!
+//! Where a node agent runs, it does, and is asked over its socket; otherwise this command does both itself, under the
+//! ledger's lock. Whichever it is, the ledger's file is the same.
 
+mod agent;
+mod claim;
+mod local;
+
+use std::path::Path;
 use std::time::Duration;
 
 use pinion_machine::{Bdf, Machine};
-use pinion_node_agent::{BindError, DeviceRoute, HostWishes, Keeper, Ledger, LedgerError, Notice};
+use pinion_node_agent::{DeviceRoute, HostWishes, Isolation, Ledger};
+use pinion_planner::{Holding, Occupancy, Placement, Refusal};
 
-use super::{Placed, report};
-use crate::arguments::RunOptions;
-use crate::devices;
 use crate::failure::Failure;
+use agent::AgentHost;
+pub(crate) use claim::Claim;
+use local::LocalHost;
 
-/// How often vectors of devices are looked after while a guest needs it.
-const EACH: Duration = Duration::from_secs(1);
-/// Every so many times, all settings are: that reads a file for each interrupt of the host.
-const ALL_EVERY: u32 = 5;
-
-/// The host's settings, and whether these guests need any.
-pub(super) struct Hosting {
-    keeper: Keeper,
-    quiet: bool,
-    tended: bool,
-    times: u32,
+/// Who keeps the host.
+pub(crate) enum Hosting {
+    /// This command.
+    Local(Box<LocalHost>),
+    /// The node's agent.
+    Agent(AgentHost),
 }
 
+/// What stands in the way of a reservation.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unplaced {
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+    #[error("{0:?}")]
+    Failed(Failure),
+}
+
+/// What a plan gives.
+pub(crate) type Planned = Result<(Holding, Placement), Unplaced>;
+
 impl Hosting {
-    pub(super) fn of(options: &RunOptions) -> Self {
-        let keeper = Keeper::new(&Ledger::at(&options.ledger));
-        Self { keeper, quiet: !options.leave_host_settings, tended: false, times: 0 }
+    /// Whoever keeps a ledger.
+    pub(crate) fn at(ledger: &Path) -> Self {
+        let ledger = Ledger::at(ledger);
+        match AgentHost::find(&ledger) {
+            Some(agent) => Self::Agent(agent),
+            None => Self::Local(Box::new(LocalHost::new(&ledger))),
+        }
     }
 
-    /// Binds the devices of a guest that has its place, and says what it wishes of the host.
-    ///
-    /// # Errors
-    /// [`Failure::Invalid`] where a device must not be bound.
-    pub(super) fn prepare(&mut self, machine: &Machine, guest: &mut Placed) -> Result<(), Failure> {
-        let placement = &guest.spec.placement;
-        let devices: Vec<Bdf> = placement.devices.iter().map(|d| d.address).collect();
-        if !devices.is_empty() {
-            let bound = self.keeper.bind(machine, &devices).map_err(|e| match e {
-                BindError::Ledger(e) => Failure::failed(e),
-                BindError::Devices(errors) => devices::bind::failure(errors),
-            })?;
-            bound.iter().for_each(report::bound);
-        }
-        let dedicated = !placement.dedicated_cpus().is_empty();
-        if self.quiet && (dedicated || !devices.is_empty()) {
-            let route = |d: &pinion_planner::Device| DeviceRoute {
-                address: d.address,
-                cpus: d.interrupt_cpus.clone(),
-            };
-            let wishes = HostWishes {
-                quiet_cpus: dedicated,
-                fallback: placement.emulator.cpus.clone(),
-                routes: placement.devices.iter().map(route).collect(),
-            };
-            guest.reservation.wish(wishes).map_err(Failure::failed)?;
-            self.tended = true;
-        }
-        Ok(())
+    /// Whether a node agent keeps the host.
+    pub(crate) const fn is_agent(&self) -> bool {
+        matches!(self, Self::Agent(_))
     }
 
     /// Makes everything as the guests that are there need it.
     ///
     /// # Errors
     /// When the ledger cannot be read or changed.
-    pub(super) fn settle(&mut self) -> Result<(), Failure> {
-        let notices = self.keeper.settle().map_err(Failure::failed)?;
-        notices.iter().for_each(report::notice);
-        Ok(())
+    pub(crate) fn settle(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Local(host) => host.settle(),
+            // It always is.
+            Self::Agent(_) => Ok(()),
+        }
+    }
+
+    /// Plans and reserves, so that nobody comes between.
+    ///
+    /// # Errors
+    /// What the plan says, or why nothing could be reserved.
+    pub(crate) fn reserve(
+        &self,
+        plan: impl Fn(&Occupancy) -> Planned,
+    ) -> Result<(Claim, Placement), Unplaced> {
+        match self {
+            Self::Local(host) => host.reserve(plan),
+            Self::Agent(host) => host.reserve(plan),
+        }
+    }
+
+    /// Binds the devices of a guest that has its place, and says what it wishes of the host.
+    ///
+    /// # Errors
+    /// [`Failure::Invalid`] where a device must not be bound.
+    pub(crate) fn prepare(
+        &mut self,
+        machine: &Machine,
+        placement: &Placement,
+        claim: &mut Claim,
+        quiet: bool,
+    ) -> Result<(), Failure> {
+        let wishes = wishes(placement, quiet);
+        let devices: Vec<Bdf> = placement.devices.iter().map(|d| d.address).collect();
+        match (self, claim) {
+            (Self::Local(host), Claim::Local(reservation)) => {
+                host.prepare(machine, reservation, wishes, &devices)
+            }
+            (Self::Agent(host), Claim::Agent(claim)) => host.prepare(claim, wishes, !devices.is_empty()),
+            // A claim is of the host that gave it.
+            _ => Ok(()),
+        }
+    }
+
+    /// The guest's threads are on their CPUs: now nobody else may run there.
+    pub(crate) fn isolate(&mut self, name: &str, pid: i32, claim: &mut Claim) -> Option<Isolation> {
+        match (self, claim) {
+            (Self::Local(host), Claim::Local(reservation)) => host.isolate(name, pid, reservation),
+            (Self::Agent(host), Claim::Agent(claim)) => host.commit(name, claim),
+            _ => None,
+        }
     }
 
     /// How long to wait before [`Hosting::tend`]; `None` where nothing needs it.
-    pub(super) fn pause(&self) -> Option<Duration> {
-        self.tended.then_some(EACH)
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        match self {
+            Self::Local(host) => host.pause(),
+            Self::Agent(_) => None,
+        }
     }
 
     /// Looks after the settings while guests run.
-    pub(super) fn tend(&mut self) {
-        if !self.tended {
-            return;
+    pub(crate) fn tend(&mut self) {
+        if let Self::Local(host) = self {
+            host.tend();
         }
-        self.times = self.times.wrapping_add(1);
-        Self::tell(if self.times.is_multiple_of(ALL_EVERY) {
-            self.keeper.tend()
-        } else {
-            self.keeper.route()
-        });
     }
 
     /// A guest has set up vectors anew.
-    pub(super) fn route(&mut self) {
-        if self.tended {
-            Self::tell(self.keeper.route());
+    pub(crate) fn route(&mut self, claim: &Claim) {
+        match (self, claim) {
+            (Self::Local(host), _) => host.route(),
+            (Self::Agent(host), Claim::Agent(claim)) => host.route(claim),
+            (Self::Agent(_), Claim::Local(_)) => {}
         }
     }
 
     /// A guest has ended.
-    pub(super) fn let_go(&mut self) {
-        Self::tell(self.keeper.settle());
-    }
-
-    /// A running guest does not end because its host cannot be looked after.
-    fn tell(outcome: Result<Vec<Notice>, LedgerError>) {
-        match outcome {
-            Ok(notices) => notices.iter().for_each(report::notice),
-            Err(e) => report::warning("host", &e),
+    pub(crate) fn let_go(&mut self) {
+        if let Self::Local(host) = self {
+            host.let_go();
         }
+    }
+}
+
+fn wishes(placement: &Placement, quiet: bool) -> HostWishes {
+    let dedicated = !placement.dedicated_cpus().is_empty();
+    if !quiet || (!dedicated && placement.devices.is_empty()) {
+        return HostWishes::default();
+    }
+    let route =
+        |d: &pinion_planner::Device| DeviceRoute { address: d.address, cpus: d.interrupt_cpus.clone() };
+    HostWishes {
+        quiet_cpus: dedicated,
+        realtime: placement.vcpus.iter().any(|v| v.realtime),
+        fallback: placement.emulator.cpus.clone(),
+        huge_pages: Vec::new(),
+        routes: placement.devices.iter().map(route).collect(),
+    }
+}
+
+/// What is told of a guest's CPUs, in words.
+pub(crate) const fn meaning(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Isolated => "nothing else runs on its CPUs, and the scheduler moves nothing there",
+        Isolation::Exclusive => "nothing else runs on its CPUs",
+        Isolation::Pinned => "its threads stay on its CPUs, but other tasks may run there",
     }
 }

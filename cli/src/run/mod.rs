@@ -3,20 +3,20 @@
 //! All VMs are planned and reserved before the first is started: a file runs whole or not at all.
 
 mod child;
-mod hosting;
+pub(crate) mod hosting;
 mod report;
 
 use pinion_api::VirtualMachineInstance;
 use pinion_launcher::{AuditPolicy, ConsoleMode, LaunchSpec};
 use pinion_machine::{CpuSet, Machine};
-use pinion_node_agent::{Holder, Ledger, Reservation, ReserveError};
-use pinion_planner::{HoldingState, Occupancy, Placement, Refusal};
+use pinion_node_agent::Ledger;
+use pinion_planner::{HoldingState, Occupancy, Placement};
 
 use crate::arguments::{PictureFormat, RunOptions};
 use crate::failure::{Failure, REFUSED};
 use crate::resources::{DeviceNames, Wanted};
 use crate::{machine, output, plan, specs};
-use hosting::Hosting;
+use hosting::{Claim, Hosting, Unplaced};
 
 #[derive(Debug, thiserror::Error)]
 enum RunError {
@@ -24,21 +24,19 @@ enum RunError {
     ConsoleOfSeveral(usize),
     #[error("The metrics ports of {0} VMs do not fit above port {1}: give a lower one with --metrics")]
     Ports(usize, u16),
-}
-
-/// What stands in the way of a reservation.
-#[derive(Debug, thiserror::Error)]
-enum Unplaced {
-    #[error(transparent)]
-    Refused(Box<Refusal>),
-    #[error("{0:?}")]
-    Failed(Failure),
+    #[error(
+        "--detach needs the node agent, which looks after the host when this command is gone: start it with \
+         `sudo pinion agent`"
+    )]
+    NoAgent,
+    #[error("Cannot make the folder of guests' sockets")]
+    Sockets(#[source] pinion_node_agent::LedgerError),
 }
 
 /// A VM that has its place.
 struct Placed {
     spec: LaunchSpec,
-    reservation: Reservation,
+    claim: Claim,
 }
 
 /// Runs the VMs of a file.
@@ -53,7 +51,10 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
         let machine = machine::discover(&pinion_discovery::From::Host)?;
         return dry_run(options, &machine, &instances, &names);
     }
-    let mut host = Hosting::of(options);
+    let mut host = Hosting::at(&options.ledger);
+    if options.detach && !host.is_agent() {
+        return Err(Failure::failed(RunError::NoAgent));
+    }
     host.settle()?;
     let outcome = run_all(options, &instances, &names, &mut host);
     // All reservations are gone: what nobody needs any more is put back.
@@ -72,14 +73,14 @@ fn run_all(
     host: &mut Hosting,
 ) -> Result<(), Failure> {
     let machine = machine::discover(&pinion_discovery::From::Host)?;
-    let mut placed = reserve_all(options, &machine, instances, names)?;
+    let mut placed = reserve_all(options, &machine, instances, names, host)?;
     report::started(&placed.iter().map(|p| &p.spec.placement).collect::<Vec<_>>());
     for guest in &mut placed {
-        host.prepare(&machine, guest)?;
+        host.prepare(&machine, &guest.spec.placement, &mut guest.claim, !options.leave_host_settings)?;
     }
     host.settle()?;
-    let children = child::start_all(placed)?;
-    child::wait_all(children, host)
+    let children = child::start_all(placed, options.detach)?;
+    child::wait_all(children, host, options.detach)
 }
 
 fn check(options: &RunOptions, instances: &[VirtualMachineInstance]) -> Result<(), Failure> {
@@ -114,23 +115,24 @@ fn reserve_all(
     machine: &Machine,
     instances: &[VirtualMachineInstance],
     names: &DeviceNames,
+    host: &Hosting,
 ) -> Result<Vec<Placed>, Failure> {
-    let ledger = Ledger::at(&options.ledger);
+    Ledger::at(&options.ledger)
+        .tidy_sockets()
+        .or_else(|e| if host.is_agent() { Ok(()) } else { Err(Failure::failed(RunError::Sockets(e))) })?;
     let mut placed = Vec::with_capacity(instances.len());
     for (number, instance) in (0u16..).zip(instances) {
-        let holder = Holder::current().map_err(Failure::failed)?;
-        let reserved = ledger.reserve(holder, |taken| plan_one(options, machine, (instance, names), taken));
-        let (reservation, placement) = match reserved {
+        let reserved = host.reserve(|taken| plan_one(options, machine, (instance, names), taken));
+        let (claim, placement) = match reserved {
             Ok(done) => done,
-            Err(ReserveError::Ledger(e)) => return Err(Failure::failed(e)),
-            Err(ReserveError::Plan(Unplaced::Failed(failure))) => return Err(failure),
-            Err(ReserveError::Plan(Unplaced::Refused(refusal))) => {
+            Err(Unplaced::Failed(failure)) => return Err(failure),
+            Err(Unplaced::Refused(refusal)) => {
                 output::text(&plan::explain(&refusal))?;
                 return Err(Failure::Silent(REFUSED));
             }
         };
         let spec = launch_spec(options, instance, placement, number, instances.len());
-        placed.push(Placed { spec, reservation });
+        placed.push(Placed { spec, claim });
     }
     Ok(placed)
 }
@@ -182,6 +184,8 @@ fn launch_spec(
         placement,
         metrics,
         certificate,
+        sockets: Some(Ledger::at(&options.ledger).sockets()),
+        wait_fd: None,
         console: if options.console { ConsoleMode::Attached } else { ConsoleMode::Log },
         audit: AuditPolicy { interval_seconds: options.audit_interval, repair: !options.no_repair },
     }

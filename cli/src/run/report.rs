@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pinion_launcher::Event;
 use pinion_launcher::certificate::Verdict;
-use pinion_node_agent::{Notice, Rebound};
+use pinion_node_agent::{Isolation, Notice, NoticeText, Rebound};
 use pinion_planner::Placement;
 
 use crate::plan;
@@ -62,6 +62,16 @@ pub(super) fn warning(name: &str, error: &(dyn Error + 'static)) {
 pub(super) fn notice(notice: &Notice) {
     let kind = if notice.is_warning() { "warning: " } else { "" };
     eprintln!("host: {kind}{notice}");
+}
+
+/// Something about the host that the agent told.
+pub(super) fn notice_text(notice: &NoticeText) {
+    eprintln!("host: {}{}", if notice.warning { "warning: " } else { "" }, notice.text);
+}
+
+/// How far a guest's CPUs are its own.
+pub(super) fn isolated(name: &str, isolation: Isolation) {
+    eprintln!("{name}: {isolation}: {}", super::hosting::meaning(isolation));
 }
 
 /// A device that was bound.

@@ -5,12 +5,10 @@
 
 mod declare;
 mod exposition;
-mod server;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use declare::{BASE_LABELS, Kind, METRICS, Metric, markdown_page, markdown_table};
 pub use exposition::{ExpositionError, expose};
-pub use server::{Endpoint, EndpointError};
 pub use snapshot::{GuestPhase, Identity, ProcessUsage, Snapshot};

@@ -101,6 +101,25 @@ pub enum LedgerError {
     },
 }
 
+impl LedgerError {
+    /// A stable code.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "LedgerUnreadable",
+            Self::Damaged { .. } => "LedgerDamaged",
+            Self::Unwritable { .. } => "LedgerUnwritable",
+            Self::Busy { .. } => "LedgerBusy",
+            Self::AlreadyHeld { .. } => "AlreadyRuns",
+            Self::CpusHeld { .. } => "CpusHeld",
+            Self::DeviceHeld { .. } => "DeviceHeld",
+            Self::Changed { .. } => "LedgerChanged",
+            Self::Lost { .. } => "NotHeld",
+            Self::Process { .. } => "ProcessUnknown",
+        }
+    }
+}
+
 /// Why nothing was reserved.
 #[derive(Debug, thiserror::Error)]
 pub enum ReserveError<E: Error + 'static> {

@@ -55,6 +55,13 @@ impl Holder {
         }
     }
 
+    /// Whether it was started by a process, and not left to another since.
+    #[must_use]
+    pub fn is_child_of(&self, pid: i32) -> bool {
+        let stat = Process::new(self.pid).and_then(|p| p.stat());
+        stat.is_ok_and(|stat| stat.starttime == self.start_ticks && stat.ppid == pid)
+    }
+
     fn from_process(process: &Process) -> io::Result<Self> {
         let stat = process.stat().map_err(io_error)?;
         Ok(Self { pid: stat.pid, start_ticks: stat.starttime, boot_id: boot_id()? })

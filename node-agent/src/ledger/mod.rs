@@ -112,6 +112,54 @@ impl Ledger {
         }
     }
 
+    /// What an owner holds, to be changed by whoever speaks for it; it is kept when that is dropped.
+    ///
+    /// # Errors
+    /// [`LedgerError::Lost`] where it holds nothing, or why the ledger could not be read.
+    pub fn adopt(&self, owner: &str) -> Result<Reservation, LedgerError> {
+        let document = self.read()?;
+        let entry = document.holdings.into_iter().find(|e| e.holding.owner == owner);
+        let lost = || LedgerError::Lost { path: self.path.clone(), owner: owner.to_owned() };
+        let entry = entry.ok_or_else(lost)?;
+        Ok(Reservation { ledger: self.clone(), owner: owner.to_owned(), holder: entry.process, held: false })
+    }
+
+    /// The folder of guests' sockets: `PID.sock` for each launcher.
+    #[must_use]
+    pub fn sockets(&self) -> PathBuf {
+        self.path.with_file_name("guests")
+    }
+
+    /// The socket of a guest, by its process.
+    #[must_use]
+    pub fn socket_of(&self, pid: i32) -> PathBuf {
+        self.sockets().join(format!("{pid}.sock"))
+    }
+
+    /// The socket of the node agent that keeps this ledger.
+    #[must_use]
+    pub fn agent_socket(&self) -> PathBuf {
+        self.path.with_file_name("agent.sock")
+    }
+
+    /// Makes the folder of guests' sockets, and takes away the sockets that nobody listens on any more.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made.
+    pub fn tidy_sockets(&self) -> Result<(), LedgerError> {
+        let folder = self.sockets();
+        let refused = |source| LedgerError::Unwritable { path: folder.clone(), source };
+        std::fs::create_dir_all(&folder).map_err(refused)?;
+        for entry in std::fs::read_dir(&folder).map_err(refused)?.flatten() {
+            let refused = |e: std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
+            if std::os::unix::net::UnixStream::connect(entry.path()).is_err_and(refused) {
+                // Another command may have been quicker.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+
     /// Says which CPUs are never dedicated.
     ///
     /// # Errors
@@ -200,6 +248,11 @@ impl Reservation {
         self.update(|entry| entry.holding.state = HoldingState::Committed)
     }
 
+    /// Leaves it in the ledger when this is dropped: it stands for as long as its process lives.
+    pub fn keep(mut self) {
+        self.held = false;
+    }
+
     /// Gives it back. The guest's process must be gone, or must hold none of it any more.
     ///
     /// # Errors
@@ -209,9 +262,7 @@ impl Reservation {
     }
 
     fn give_back(&mut self) -> Result<(), LedgerError> {
-        if !std::mem::take(&mut self.held) {
-            return Ok(());
-        }
+        self.held = false;
         let (owner, holder) = (&self.owner, &self.holder);
         self.ledger.change(|document| {
             document.holdings.retain(|e| !(e.holding.owner == *owner && e.process == *holder));
@@ -237,8 +288,10 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // Nothing to tell anybody here: the entry is void once the process is dead.
-        let _ = self.give_back();
+        if self.held {
+            // Nothing to tell anybody here: the entry is void once the process is dead.
+            let _ = self.give_back();
+        }
     }
 }
 

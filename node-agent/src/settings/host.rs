@@ -6,14 +6,17 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use pinion_interrupts::{IrqFiles, Line};
+use pinion_interrupts::{IrqFiles, Line, format_mask, parse_mask};
 use pinion_machine::{CpuId, CpuSet};
 
-use super::record::Setting;
+use super::record::{Direction, Setting};
 
 /// A CPU that may take this long wakes at once from its lightest sleep, µs; where the kernel does not say how
 /// long that takes.
 const LIGHTEST_SLEEP_US: u32 = 1;
+
+/// The controller that gives control groups CPUs of their own.
+const CONTROLLER: &str = "cpuset";
 
 /// The host, or a folder that stands for it in tests.
 #[derive(Clone, Debug)]
@@ -36,13 +39,61 @@ impl Host {
     }
 
     /// The setting's file.
-    pub(super) fn path(&self, setting: Setting) -> PathBuf {
+    #[must_use]
+    pub fn path(&self, setting: &Setting) -> PathBuf {
         match setting {
+            Setting::CpusetController => self.cgroups().join("cgroup.subtree_control"),
             Setting::DefaultInterrupts => self.irqs.path(Line::Default),
-            Setting::Interrupt { irq } => self.irqs.path(Line::Number(irq)),
-            Setting::IdleLatency { cpu } => self.cpu(cpu).join("power/pm_qos_resume_latency_us"),
-            Setting::Governor { cpu } => self.cpu(cpu).join("cpufreq/scaling_governor"),
+            Setting::Interrupt { irq } => self.irqs.path(Line::Number(*irq)),
+            Setting::IdleLatency { cpu } => self.cpu(*cpu).join("power/pm_qos_resume_latency_us"),
+            Setting::Governor { cpu } => self.cpu(*cpu).join("cpufreq/scaling_governor"),
+            Setting::Workqueues => self.root.join("sys/devices/virtual/workqueue/cpumask"),
+            Setting::Watchdog => self.root.join("proc/sys/kernel/watchdog_cpumask"),
+            Setting::Queue { direction, interface, queue } => {
+                let file = match direction {
+                    Direction::Receive => format!("rx-{queue}/rps_cpus"),
+                    Direction::Send => format!("tx-{queue}/xps_cpus"),
+                };
+                self.root.join("sys/class/net").join(interface).join("queues").join(file)
+            }
+            Setting::Knob { knob } => self.root.join(knob.file()),
+            Setting::HugePages { node, size_kib } => self.root.join(format!(
+                "sys/devices/system/node/node{node}/hugepages/hugepages-{size_kib}kB/nr_hugepages"
+            )),
         }
+    }
+
+    /// Where processes are.
+    pub(crate) fn proc(&self) -> PathBuf {
+        self.root.join("proc")
+    }
+
+    /// Where control groups are.
+    #[must_use]
+    pub fn cgroups(&self) -> PathBuf {
+        self.root.join("sys/fs/cgroup")
+    }
+
+    /// The queues of all network interfaces.
+    pub(super) fn queues(&self) -> Vec<Setting> {
+        let names = |path: &Path| -> Vec<String> {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            entries.filter_map(|e| e.file_name().into_string().ok()).collect()
+        };
+        let net = self.root.join("sys/class/net");
+        let mut queues = Vec::new();
+        for interface in names(&net) {
+            for name in names(&net.join(&interface).join("queues")) {
+                let of = |prefix, direction| Some((direction, name.strip_prefix(prefix)?.parse().ok()?));
+                let found = of("rx-", Direction::Receive).or_else(|| of("tx-", Direction::Send));
+                queues.extend(found.map(|(direction, queue)| Setting::Queue {
+                    direction,
+                    interface: interface.clone(),
+                    queue,
+                }));
+            }
+        }
+        queues
     }
 
     fn cpu(&self, cpu: CpuId) -> PathBuf {
@@ -50,28 +101,30 @@ impl Host {
     }
 
     /// What it says; CPUs as a list, whatever the file has.
-    pub(super) fn read(&self, setting: Setting) -> io::Result<String> {
+    pub(super) fn read(&self, setting: &Setting) -> io::Result<String> {
         let text = fs::read_to_string(self.path(setting))?;
         let text = text.trim();
-        match line(setting) {
-            Some(line) => {
-                let malformed =
-                    || io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} names no CPUs"));
-                line.cpus(text).map(|cpus| cpus.to_string()).ok_or_else(malformed)
+        let cpus = match form(setting) {
+            Form::List => text.parse::<CpuSet>().ok(),
+            Form::Mask => parse_mask(text),
+            Form::Controller => {
+                let on = text.split_whitespace().any(|c| c == CONTROLLER);
+                return Ok(if on { "on" } else { "off" }.to_owned());
             }
-            None => Ok(text.to_owned()),
-        }
+            Form::Text => return Ok(text.to_owned()),
+        };
+        let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} names no CPUs"));
+        cpus.map(|cpus| cpus.to_string()).ok_or_else(malformed)
     }
 
     /// Makes it say so; CPUs as [`Host::read`] gives them.
-    pub(super) fn write(&self, setting: Setting, value: &str) -> io::Result<()> {
-        let text = match line(setting) {
-            Some(line) => {
-                let cpus: CpuSet =
-                    value.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-                line.text(&cpus)
-            }
-            None => value.to_owned(),
+    pub(super) fn write(&self, setting: &Setting, value: &str) -> io::Result<()> {
+        let cpus = || value.parse::<CpuSet>().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
+        let text = match form(setting) {
+            Form::List => cpus()?.to_string(),
+            Form::Mask => format_mask(&cpus()?),
+            Form::Controller => format!("{}{CONTROLLER}", if value == "on" { '+' } else { '-' }),
+            Form::Text => value.to_owned(),
         };
         OpenOptions::new().write(true).truncate(true).open(self.path(setting))?.write_all(text.as_bytes())
     }
@@ -92,10 +145,25 @@ impl Host {
     }
 }
 
-const fn line(setting: Setting) -> Option<Line> {
+/// How a file writes its value.
+enum Form {
+    /// CPUs, as `0-3,8`.
+    List,
+    /// CPUs, as `10f`.
+    Mask,
+    /// Names of controllers; only one of them matters.
+    Controller,
+    Text,
+}
+
+const fn form(setting: &Setting) -> Form {
     match setting {
-        Setting::DefaultInterrupts => Some(Line::Default),
-        Setting::Interrupt { irq } => Some(Line::Number(irq)),
-        Setting::IdleLatency { .. } | Setting::Governor { .. } => None,
+        Setting::Interrupt { .. } | Setting::Watchdog => Form::List,
+        Setting::DefaultInterrupts | Setting::Workqueues | Setting::Queue { .. } => Form::Mask,
+        Setting::CpusetController => Form::Controller,
+        Setting::IdleLatency { .. }
+        | Setting::Governor { .. }
+        | Setting::Knob { .. }
+        | Setting::HugePages { .. } => Form::Text,
     }
 }

@@ -52,9 +52,9 @@ fn route_one(host: &Host, wanted: &Wanted, interrupt: &Interrupt) -> Option<Noti
         return told(format!("{} shares its line: have the guest's driver use MSI", others.join(", ")));
     }
     let setting = Setting::Interrupt { irq: interrupt.irq };
-    let placed = match host.read(setting) {
+    let placed = match host.read(&setting) {
         Ok(now) if now == planned => return None,
-        Ok(_) => host.write(setting, &planned),
+        Ok(_) => host.write(&setting, &planned),
         Err(e) => Err(e),
     };
     match placed {

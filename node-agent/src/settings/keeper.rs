@@ -1,13 +1,17 @@
 //! Makes the host's settings what the ledger's guests wish, and what they were once nobody wishes anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use pinion_machine::{Bdf, CpuSet, Machine, PASS_THROUGH_DRIVER};
+use serde::Serialize;
 
+use super::contest::Contests;
 use super::host::Host;
 use super::interrupts;
 use super::notice::{Notice, why};
@@ -15,9 +19,13 @@ use super::record::{BoundDevice, Changed, Setting};
 use super::wish::Wanted;
 use crate::drivers::{DriverError, PciBus, Rebound, members};
 use crate::ledger::{Ledger, LedgerDocument, LedgerError};
+use crate::partition::{Isolation, PartitionError, Partitions};
+use crate::settings::knob::Knob;
 
 /// How many interrupts are named in one notice.
 const NAMED: usize = 4;
+/// How long groups of a process that has ended are waited for.
+const SWEPT_WITHIN: Duration = Duration::from_millis(500);
 
 /// Keeps the settings of one host.
 #[derive(Debug)]
@@ -33,6 +41,26 @@ pub struct Keeper {
     latency: Option<File>,
     /// Of all that keep this host, the one that looks after it all the time.
     watch: Option<Flock<File>>,
+    partitions: Partitions,
+    knobs: BTreeSet<Knob>,
+    contests: Contests,
+    /// Settings that this keeper has changed.
+    applied: BTreeSet<Setting>,
+    tally: Tally,
+}
+
+/// What a keeper did, by what it was about ([`Setting::cause`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tally {
+    /// Settings that others had changed.
+    pub drifts: BTreeMap<&'static str, u64>,
+    /// Of them, those that were put back.
+    pub repairs: BTreeMap<&'static str, u64>,
+    /// Settings that are left to others for a while.
+    pub left_alone: usize,
+    /// Settings that the kernel does not let be changed.
+    pub refused: usize,
 }
 
 /// A setting to write.
@@ -66,6 +94,11 @@ impl Keeper {
     pub fn of(ledger: &Ledger, host: Host, bus: PciBus) -> Self {
         Self {
             ledger: ledger.clone(),
+            partitions: Partitions::below(host.cgroups(), host.proc()),
+            knobs: Knob::ALL.into(),
+            contests: Contests::default(),
+            applied: BTreeSet::new(),
+            tally: Tally::default(),
             host,
             bus,
             refused: BTreeSet::new(),
@@ -74,6 +107,51 @@ impl Keeper {
             latency: None,
             watch: None,
         }
+    }
+
+    /// Which switches of the kernel it may change; all of them unless this is called.
+    pub fn allow(&mut self, knobs: BTreeSet<Knob>) {
+        self.knobs = knobs;
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let left_alone = self.contests.left_alone(Instant::now());
+        Tally { left_alone, refused: self.refused.len(), ..self.tally.clone() }
+    }
+
+    /// A process was seen writing to a file of the host.
+    pub fn accuse(&mut self, file: &Path, writer: String) {
+        self.contests.accuse(file, writer);
+    }
+
+    /// The files that others may change under a guest.
+    #[must_use]
+    pub fn watched(&self) -> Vec<std::path::PathBuf> {
+        let Ok(document) = self.ledger.read() else { return Vec::new() };
+        let of = |c: &Changed| self.host.path(&c.setting);
+        document.changes.settings.iter().map(of).collect()
+    }
+
+    /// Makes the CPUs of a guest that holds them, and whose threads are on them, its own.
+    ///
+    /// # Errors
+    /// Why they are not; its threads are pinned to them still. The ledger's error is the outer one.
+    pub fn isolate(&mut self, pid: i32) -> Result<Result<Isolation, PartitionError>, LedgerError> {
+        let partitions = self.partitions.clone();
+        self.ledger.changing(|document, _| {
+            let entry = document.holdings.iter().find(|e| e.process.pid == pid);
+            let quiet = entry.filter(|e| e.host.quiet_cpus && !e.holding.cpus.is_empty());
+            Ok(quiet
+                .map_or(Ok(Isolation::Pinned), |e| partitions.make(pid, &e.holding.cpus, &e.host.fallback)))
+        })
+    }
+
+    /// How far the CPUs of a guest's process are its own now.
+    #[must_use]
+    pub fn isolation(&self, pid: i32) -> Isolation {
+        self.partitions.isolation(pid)
     }
 
     /// Binds devices that a guest holds to `vfio-pci`, with their IOMMU groups; [`Keeper::settle`] gives them
@@ -118,6 +196,7 @@ impl Keeper {
         }
         self.hold_latency(&wanted);
         let mut notices = Vec::new();
+        self.sweep(&seen);
         // Most of the time there is nothing to do, and nobody need wait for the lock.
         if !self.is_settled(&seen, &wanted) {
             let ledger = self.ledger.clone();
@@ -129,6 +208,15 @@ impl Keeper {
         }
         notices.extend(interrupts::route(&self.host, &wanted));
         Ok(self.news(notices))
+    }
+
+    /// Threads of a process that has ended may take a moment to leave their groups.
+    fn sweep(&self, document: &LedgerDocument) {
+        let alive: Vec<i32> = document.holdings.iter().map(|e| e.process.pid).collect();
+        let end = Instant::now() + SWEPT_WITHIN;
+        while !self.partitions.sweep(&alive) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn is_settled(&self, document: &LedgerDocument, wanted: &Wanted) -> bool {
@@ -167,7 +255,7 @@ impl Keeper {
 
     /// Where the kernel has no limit for single CPUs, all of them are kept awake.
     fn hold_latency(&mut self, wanted: &Wanted) {
-        let has_own = |cpu| self.host.path(Setting::IdleLatency { cpu }).exists();
+        let has_own = |cpu| self.host.path(&Setting::IdleLatency { cpu }).exists();
         if wanted.quiet.iter().all(has_own) {
             self.latency = None;
         } else if self.latency.is_none() {
@@ -180,13 +268,13 @@ impl Keeper {
         let owned = interrupts::owned(&self.host, wanted).unwrap_or_default();
         let (mut steps, mut over) = (Vec::new(), Vec::new());
         for setting in self.candidates(document, wanted) {
-            let record = document.changes.get(setting);
-            let recorded = record.map(|r| r.setting);
+            let record = document.changes.get(&setting);
+            let recorded = record.map(|r| r.setting.clone());
             if matches!(setting, Setting::Interrupt { irq } if owned.contains(&irq)) {
                 over.extend(recorded);
                 continue;
             }
-            let found = match self.host.read(setting) {
+            let found = match self.host.read(&setting) {
                 Ok(found) => found,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     over.extend(recorded);
@@ -197,7 +285,7 @@ impl Keeper {
             // Whatever another process made of it meanwhile is what that process wants.
             let base =
                 record.filter(|r| r.wrote == found || r.was == found).map_or(&found, |r| &r.was).clone();
-            let value = self.value(setting, &base, wanted);
+            let value = self.value(&setting, &base, wanted);
             if found != value {
                 steps.push(Step { setting, base, found, value });
             } else if base == value {
@@ -208,29 +296,55 @@ impl Keeper {
     }
 
     fn candidates(&self, document: &LedgerDocument, wanted: &Wanted) -> BTreeSet<Setting> {
-        let mut all: BTreeSet<Setting> = document.changes.settings.iter().map(|c| c.setting).collect();
+        let mut all: BTreeSet<Setting> =
+            document.changes.settings.iter().map(|c| c.setting.clone()).collect();
         if !wanted.quiet.is_empty() {
             all.insert(Setting::DefaultInterrupts);
             let numbers = self.host.irqs.numbers().unwrap_or_default();
             all.extend(numbers.into_iter().map(|irq| Setting::Interrupt { irq }));
+            all.extend(self.host.queues());
+            all.extend([Setting::Workqueues, Setting::Watchdog]);
+            all.extend(self.knobs.iter().map(|knob| Setting::Knob { knob: *knob }));
+            if self.partitions.are_possible() {
+                all.insert(Setting::CpusetController);
+            }
         }
+        let pages = wanted.huge_pages.keys();
+        all.extend(pages.map(|(node, size_kib)| Setting::HugePages { node: *node, size_kib: *size_kib }));
         for cpu in wanted.quiet.iter() {
             all.extend([Setting::IdleLatency { cpu }, Setting::Governor { cpu }]);
         }
-        all.retain(|setting| !self.refused.contains(setting));
+        let now = Instant::now();
+        let is_left = |s: &Setting| self.contests.is_left_alone(s, now) && !wanted.quiet.is_empty();
+        all.retain(|setting| !self.refused.contains(setting) && !is_left(setting));
         all
     }
 
     /// What a setting should be, when without any wish it were `base`.
-    fn value(&self, setting: Setting, base: &str, wanted: &Wanted) -> String {
+    fn value(&self, setting: &Setting, base: &str, wanted: &Wanted) -> String {
         match setting {
-            Setting::DefaultInterrupts | Setting::Interrupt { .. } => match base.parse::<CpuSet>() {
+            Setting::DefaultInterrupts
+            | Setting::Interrupt { .. }
+            | Setting::Workqueues
+            | Setting::Watchdog
+            | Setting::Queue { .. } => match base.parse::<CpuSet>() {
                 Ok(cpus) if !cpus.is_disjoint(&wanted.quiet) => wanted.interrupt(&cpus).to_string(),
                 _ => base.to_owned(),
             },
-            Setting::IdleLatency { cpu } if wanted.quiet.contains(cpu) => self.host.lightest_sleep(cpu),
-            Setting::Governor { cpu } if wanted.quiet.contains(cpu) => "performance".to_owned(),
+            Setting::IdleLatency { cpu } if wanted.quiet.contains(*cpu) => self.host.lightest_sleep(*cpu),
+            Setting::Governor { cpu } if wanted.quiet.contains(*cpu) => "performance".to_owned(),
             Setting::IdleLatency { .. } | Setting::Governor { .. } => base.to_owned(),
+            Setting::Knob { knob } if !wanted.quiet.is_empty() && self.knobs.contains(knob) => {
+                knob.wanted(base, wanted.realtime)
+            }
+            Setting::CpusetController if !wanted.quiet.is_empty() => "on".to_owned(),
+            // While a guest that has just ended still has a folder, the controller is in use.
+            Setting::CpusetController if !self.partitions.of().is_empty() => "on".to_owned(),
+            Setting::Knob { .. } | Setting::CpusetController => base.to_owned(),
+            Setting::HugePages { node, size_kib } => {
+                let more = wanted.huge_pages.get(&(*node, *size_kib)).copied().unwrap_or(0);
+                base.parse::<u64>().map_or_else(|_| base.to_owned(), |b| b.saturating_add(more).to_string())
+            }
         }
     }
 
@@ -247,11 +361,12 @@ impl Keeper {
         let Survey { steps, mut over } = self.survey(document, wanted);
         let before = document.changes.clone();
         for step in &steps {
-            let known = document.changes.get(step.setting);
-            if known.is_some_and(|r| step.found != r.wrote && step.found != r.was) && step.base != step.value
-            {
-                let Step { setting, found, value, .. } = step.clone();
-                notices.push(Notice::PutBack { setting, found, value });
+            let known = document.changes.get(&step.setting);
+            // What is as it was may be the work of a keeper that was killed before it changed it.
+            let is_known = |r: &Changed| step.found != r.was || self.applied.contains(&step.setting);
+            let by_others = known.is_some_and(|r| step.found != r.wrote && is_known(r));
+            if by_others && step.base != step.value {
+                self.note_drift(step, notices);
             }
             let Step { setting, base: was, value: wrote, .. } = step.clone();
             document.changes.put(Changed { setting, was, wrote });
@@ -262,18 +377,46 @@ impl Keeper {
         let recorded = document.changes.clone();
         let mut immovable = Vec::new();
         for step in &steps {
-            match self.host.write(step.setting, &step.value) {
-                Ok(()) if step.value == step.base => over.push(step.setting),
-                Ok(()) => {}
+            match self.host.write(&step.setting, &step.value) {
+                Ok(()) if step.value == step.base => over.push(step.setting.clone()),
+                Ok(()) => {
+                    self.applied.insert(step.setting.clone());
+                    self.note_given(step, document);
+                }
                 Err(e) => {
-                    over.push(step.setting);
+                    over.push(step.setting.clone());
                     self.refuse(step, &e, &mut immovable, notices);
                 }
             }
         }
-        over.into_iter().for_each(|setting| document.changes.forget(setting));
+        for setting in &over {
+            document.changes.forget(setting);
+            self.applied.remove(setting);
+        }
         notices.extend(self.immovable(&immovable, wanted));
         if document.changes == recorded { Ok(()) } else { save(document) }
+    }
+
+    fn note_drift(&mut self, step: &Step, notices: &mut Vec<Notice>) {
+        let Step { setting, found, value, .. } = step.clone();
+        for tally in [&mut self.tally.drifts, &mut self.tally.repairs] {
+            let count = tally.entry(setting.cause()).or_default();
+            *count = count.saturating_add(1);
+        }
+        let by = self.contests.culprit(&self.host.path(&setting), &self.host.proc());
+        if self.contests.note(&setting, Instant::now()) {
+            notices.push(Notice::Contested { setting, by });
+        } else {
+            notices.push(Notice::PutBack { setting, found, value, by });
+        }
+    }
+
+    /// The kernel gives as many huge pages as it finds, and no error: what it gave is what was written.
+    fn note_given(&self, step: &Step, document: &mut LedgerDocument) {
+        if let (Setting::HugePages { .. }, Ok(found)) = (&step.setting, self.host.read(&step.setting)) {
+            let Step { setting, base: was, .. } = step.clone();
+            document.changes.put(Changed { setting, was, wrote: found });
+        }
     }
 
     fn refuse(
@@ -286,9 +429,9 @@ impl Keeper {
         let errno = error.raw_os_error().map(Errno::from_raw);
         let lasts = !matches!(errno, Some(Errno::ENOSPC | Errno::EBUSY | Errno::ENOENT));
         if lasts {
-            self.refused.insert(step.setting);
+            self.refused.insert(step.setting.clone());
         }
-        match (step.setting, errno) {
+        match (step.setting.clone(), errno) {
             (_, Some(Errno::ENOENT)) => {}
             (_, Some(Errno::EACCES | Errno::EROFS)) => notices.push(Notice::NotPermitted),
             (Setting::Interrupt { irq }, Some(Errno::EIO | Errno::EPERM | Errno::EINVAL)) => {

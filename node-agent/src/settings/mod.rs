@@ -5,9 +5,11 @@
 //! while it runs, and after it. What a setting should be is worked out from the ledger each time, so it does not
 //! matter which process does it, nor whether the one that changed it was killed. It must never choose CPUs.
 
+mod contest;
 mod host;
 mod interrupts;
 mod keeper;
+mod knob;
 mod notice;
 mod record;
 #[cfg(test)]
@@ -15,7 +17,8 @@ mod tests;
 mod wish;
 
 pub use host::Host;
-pub use keeper::{BindError, Keeper};
+pub use keeper::{BindError, Keeper, Tally};
+pub use knob::Knob;
 pub use notice::Notice;
-pub use record::{BoundDevice, Changed, HostChanges, Setting};
-pub use wish::{DeviceRoute, HostWishes};
+pub use record::{BoundDevice, Changed, Direction, HostChanges, Setting};
+pub use wish::{DeviceRoute, HostWishes, PagesWish};

@@ -5,6 +5,7 @@ use std::fmt;
 use nix::errno::Errno;
 use pinion_machine::CpuSet;
 
+use super::contest::LEFT_ALONE;
 use super::record::Setting;
 use crate::drivers::Rebound;
 
@@ -28,6 +29,15 @@ pub enum Notice {
         found: String,
         /// What it is again.
         value: String,
+        /// The process, where it is known.
+        by: Option<String>,
+    },
+    /// Another process changes a setting again and again: it is left alone for a while.
+    Contested {
+        /// The setting.
+        setting: Setting,
+        /// The process, where it is known.
+        by: Option<String>,
     },
     /// A setting cannot be had as guests need it.
     Refused {
@@ -66,6 +76,7 @@ impl Notice {
         match self {
             Self::Immovable { .. } => "InterruptsImmovable",
             Self::PutBack { .. } => "SettingPutBack",
+            Self::Contested { .. } => "SettingContested",
             Self::Refused { .. } => "SettingRefused",
             Self::NotPermitted => "HostSettingsNotPermitted",
             Self::Unrouted { .. } => "InterruptNotRouted",
@@ -87,11 +98,23 @@ impl fmt::Display for Notice {
                     some.join(", ")
                 )
             }
-            Self::PutBack { setting, found, value } => write!(
-                f,
-                "{setting}: another process made it {found:?}, and it is {value:?} again: stop that process \
-                 (irqbalance, TuneD), or ban these CPUs there"
-            ),
+            Self::PutBack { setting, found, value, by } => {
+                let by = by.as_deref().unwrap_or("another process");
+                write!(
+                    f,
+                    "{setting}: {by} made it {found:?}, and it is {value:?} again: stop that process (irqbalance, \
+                     TuneD), or ban these CPUs there"
+                )
+            }
+            Self::Contested { setting, by } => {
+                let by = by.as_deref().unwrap_or("another process");
+                write!(
+                    f,
+                    "{setting}: {by} changes it again and again; it is left so for {} s: stop that process, or ban \
+                     these CPUs there",
+                    LEFT_ALONE.as_secs()
+                )
+            }
             Self::Refused { setting, why } => write!(f, "{setting} cannot be changed: {why}"),
             Self::NotPermitted => f.write_str(
                 "interrupts and power settings of the host stay as they are: be root, or say so with \

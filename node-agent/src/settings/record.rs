@@ -2,13 +2,17 @@
 
 use std::fmt;
 
-use pinion_machine::{Bdf, CpuId};
+use pinion_machine::{Bdf, CpuId, NodeId};
 use serde::{Deserialize, Serialize};
 
+use super::knob::Knob;
+
 /// A setting of the host that guests may need otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(tag = "setting", rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "setting", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Setting {
+    /// Whether control groups may have CPUs of their own (`cgroup.subtree_control`).
+    CpusetController,
     /// Where interrupts may come that are made from now on (`/proc/irq/default_smp_affinity`).
     DefaultInterrupts,
     /// Where an interrupt may come (`/proc/irq/N/smp_affinity_list`).
@@ -26,6 +30,57 @@ pub enum Setting {
         /// The CPU.
         cpu: CpuId,
     },
+    /// CPUs of work that the kernel has put off (`workqueue/cpumask`).
+    Workqueues,
+    /// CPUs that are watched for lockups (`kernel.watchdog_cpumask`).
+    Watchdog,
+    /// CPUs that packets are received on (`rps_cpus`), or that send by a queue (`xps_cpus`).
+    Queue {
+        /// Which of the two.
+        direction: Direction,
+        /// The network interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// A switch of the kernel.
+    Knob {
+        /// Which.
+        knob: Knob,
+    },
+    /// Huge pages of a node (`nr_hugepages`).
+    HugePages {
+        /// The node.
+        node: NodeId,
+        /// Their size, KiB.
+        size_kib: u64,
+    },
+}
+
+/// Which way packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Direction {
+    /// From the network.
+    Receive,
+    /// To the network.
+    Send,
+}
+
+impl Setting {
+    /// What it is about, as the metric label writes it.
+    #[must_use]
+    pub const fn cause(&self) -> &'static str {
+        match self {
+            Self::CpusetController => "cgroup",
+            Self::DefaultInterrupts | Self::Interrupt { .. } => "interrupt",
+            Self::IdleLatency { .. } | Self::Governor { .. } => "power",
+            Self::Workqueues => "workqueue",
+            Self::Queue { .. } => "network",
+            Self::Watchdog | Self::Knob { .. } => "knob",
+            Self::HugePages { .. } => "hugePages",
+        }
+    }
 }
 
 impl fmt::Display for Setting {
@@ -35,6 +90,19 @@ impl fmt::Display for Setting {
             Self::Interrupt { irq } => write!(f, "the CPUs of interrupt {irq}"),
             Self::IdleLatency { cpu } => write!(f, "the idle latency of CPU {cpu}"),
             Self::Governor { cpu } => write!(f, "the governor of CPU {cpu}"),
+            Self::CpusetController => f.write_str("the cpuset controller"),
+            Self::Workqueues => f.write_str("the CPUs of workqueues"),
+            Self::Watchdog => f.write_str("the CPUs of the watchdog"),
+            Self::Queue { direction: Direction::Receive, interface, queue } => {
+                write!(f, "the CPUs of receive queue {queue} of {interface}")
+            }
+            Self::Queue { direction: Direction::Send, interface, queue } => {
+                write!(f, "the CPUs of send queue {queue} of {interface}")
+            }
+            Self::Knob { knob } => knob.fmt(f),
+            Self::HugePages { node, size_kib } => {
+                write!(f, "the huge pages of {size_kib} KiB on node {node}")
+            }
         }
     }
 }
@@ -83,16 +151,16 @@ impl HostChanges {
         self.settings.is_empty() && self.devices.is_empty()
     }
 
-    pub(super) fn get(&self, setting: Setting) -> Option<&Changed> {
-        self.settings.iter().find(|c| c.setting == setting)
+    pub(super) fn get(&self, setting: &Setting) -> Option<&Changed> {
+        self.settings.iter().find(|c| c.setting == *setting)
     }
 
-    pub(super) fn forget(&mut self, setting: Setting) {
-        self.settings.retain(|c| c.setting != setting);
+    pub(super) fn forget(&mut self, setting: &Setting) {
+        self.settings.retain(|c| c.setting != *setting);
     }
 
     pub(super) fn put(&mut self, change: Changed) {
-        self.forget(change.setting);
+        self.forget(&change.setting);
         self.settings.push(change);
     }
 }

@@ -90,7 +90,12 @@ impl Fake {
         };
         let plan = |_: &pinion_planner::Occupancy| Ok::<_, Infallible>((holding, ()));
         let (mut reservation, ()) = self.ledger.reserve(Holder::current().unwrap(), plan).unwrap();
-        let wishes = HostWishes { quiet_cpus: true, fallback: "0-1".parse().unwrap(), routes };
+        let wishes = HostWishes {
+            quiet_cpus: true,
+            fallback: "0-1".parse().unwrap(),
+            routes,
+            ..HostWishes::default()
+        };
         reservation.wish(wishes).unwrap();
         reservation
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pinion_machine::{Bdf, CpuSet};
+use pinion_machine::{Bdf, CpuSet, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::LedgerDocument;
@@ -14,9 +14,15 @@ pub struct HostWishes {
     /// Whether its dedicated CPUs are kept free of the host's interrupts, awake and at full speed.
     #[serde(default)]
     pub quiet_cpus: bool,
+    /// Whether one of its vCPUs is real-time.
+    #[serde(default)]
+    pub realtime: bool,
     /// CPUs that take the interrupts which may come to no others.
     #[serde(default)]
     pub fallback: CpuSet,
+    /// Huge pages that are taken for it beyond those that there were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub huge_pages: Vec<PagesWish>,
     /// Where the interrupts of its devices come.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<DeviceRoute>,
@@ -28,6 +34,18 @@ impl HostWishes {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Huge pages of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PagesWish {
+    /// The node.
+    pub node: NodeId,
+    /// Their size, KiB.
+    pub size_kib: u64,
+    /// How many.
+    pub count: u64,
 }
 
 /// Where the interrupts of a passed-through device come.
@@ -50,6 +68,10 @@ pub(super) struct Wanted {
     pub(super) routes: BTreeMap<Bdf, CpuSet>,
     /// Devices that guests have.
     pub(super) devices: Vec<Bdf>,
+    /// Whether a vCPU is real-time.
+    pub(super) realtime: bool,
+    /// Huge pages by node and size (KiB).
+    pub(super) huge_pages: BTreeMap<(NodeId, u64), u64>,
 }
 
 impl Wanted {
@@ -61,6 +83,11 @@ impl Wanted {
             let wishes = &entry.host;
             let routes = wishes.routes.iter().map(|r| (r.address, r.cpus.clone()));
             wanted.routes.extend(routes);
+            wanted.realtime |= wishes.realtime;
+            for pages in &wishes.huge_pages {
+                let all = wanted.huge_pages.entry((pages.node, pages.size_kib)).or_default();
+                *all = all.saturating_add(pages.count);
+            }
             if wishes.quiet_cpus {
                 wanted.quiet = wanted.quiet.union(&entry.holding.cpus);
                 fallback = fallback.union(&wishes.fallback);

@@ -1,4 +1,4 @@
-//! The HTTP endpoint: `/metrics` and `/healthz`, on one thread.
+//! Pages over HTTP, on one thread.
 //!
 //! Whoever connects is hostile: a bounded number of connections, a bounded time for each,
 //! requests of a bounded size, and nothing but GET and HEAD.
@@ -44,6 +44,30 @@ pub enum EndpointError {
     Thread(#[source] io::Error),
 }
 
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Whether all is well; otherwise the status is 503.
+    pub healthy: bool,
+    /// Media type.
+    pub kind: &'static str,
+    /// The text.
+    pub text: String,
+}
+
+impl Page {
+    /// Prometheus text.
+    pub const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+    /// Plain text.
+    pub const TEXT: &str = "text/plain; charset=utf-8";
+
+    /// A page when all is well.
+    #[must_use]
+    pub const fn new(kind: &'static str, text: String) -> Self {
+        Self { healthy: true, kind, text }
+    }
+}
+
 /// The endpoint; dropping it closes it and ends its thread.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -53,13 +77,15 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Serves what `render` answers. The thread inherits the caller's CPUs and blocked signals.
+    /// Serves what `pages` answers for a path; `None` is no such page. The thread inherits the caller's CPUs and
+    /// blocked signals, and calls `born` first.
     ///
     /// # Errors
     /// [`EndpointError`].
     pub fn open(
         address: SocketAddr,
-        render: impl Fn() -> Option<String> + Send + Sync + 'static,
+        born: impl FnOnce() + Send + 'static,
+        pages: impl Fn(&str) -> Option<Page> + Send + Sync + 'static,
     ) -> Result<Self, EndpointError> {
         let bind = |source| EndpointError::Bind { address, source };
         let listener = TcpListener::bind(address).map_err(bind)?;
@@ -70,7 +96,10 @@ impl Endpoint {
         let thread = thread::Builder::new()
             .name("metrics".into())
             .stack_size(256 << 10)
-            .spawn(move || serve(&runtime, listener, Arc::new(render), stopped))
+            .spawn(move || {
+                born();
+                serve(&runtime, listener, Arc::new(pages), stopped);
+            })
             .map_err(EndpointError::Thread)?;
         Ok(Self { address, stop: Some(stop), thread: Some(thread) })
     }
@@ -93,26 +122,24 @@ impl Drop for Endpoint {
     }
 }
 
-type Render = dyn Fn() -> Option<String> + Send + Sync;
+type Pages = dyn Fn(&str) -> Option<Page> + Send + Sync;
 
 fn serve(
     runtime: &Runtime,
     listener: TcpListener,
-    render: Arc<Render>,
+    pages: Arc<Pages>,
     stopped: oneshot::Receiver<Infallible>,
 ) {
-    // Where the kernel refuses, it serves with the privileges that it was born with.
-    let _ = crate::sandbox::give_up_all_privileges();
     let tasks = tokio::task::LocalSet::new();
     runtime.block_on(tasks.run_until(async move {
-        let accepting = tokio::task::spawn_local(accept(listener, render));
+        let accepting = tokio::task::spawn_local(accept(listener, pages));
         // Ends with an error once the endpoint is dropped.
         let _ = stopped.await;
         accepting.abort();
     }));
 }
 
-async fn accept(listener: TcpListener, render: Arc<Render>) {
+async fn accept(listener: TcpListener, pages: Arc<Pages>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -122,10 +149,10 @@ async fn accept(listener: TcpListener, render: Arc<Render>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let render = Arc::clone(&render);
+        let pages = Arc::clone(&pages);
         tokio::task::spawn_local(async move {
             let answer = service_fn(move |request| {
-                let response = respond(&request, render.as_ref());
+                let response = respond(&request, pages.as_ref());
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = http1::Builder::new()
@@ -140,29 +167,24 @@ async fn accept(listener: TcpListener, render: Arc<Render>) {
     }
 }
 
-fn respond(request: &Request<Incoming>, render: &Render) -> Response<String> {
+fn respond(request: &Request<Incoming>, pages: &Pages) -> Response<String> {
     let head = request.method() == Method::HEAD;
     if !head && request.method() != Method::GET {
-        return answer(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD\n".into());
+        return answer(StatusCode::METHOD_NOT_ALLOWED, Page::new(Page::TEXT, "Only GET and HEAD\n".into()));
     }
-    match request.uri().path() {
-        "/metrics" => match render() {
-            Some(text) => {
-                let mut response = answer(StatusCode::OK, if head { String::new() } else { text });
-                let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-                response.headers_mut().insert(CONTENT_TYPE, kind);
-                response
-            }
-            None => answer(StatusCode::INTERNAL_SERVER_ERROR, "The metrics cannot be read\n".into()),
-        },
-        "/healthz" => answer(StatusCode::OK, "ok\n".into()),
-        _ => answer(StatusCode::NOT_FOUND, "There are /metrics and /healthz\n".into()),
+    match pages(request.uri().path()) {
+        Some(page) => {
+            let status = if page.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            answer(status, if head { Page { text: String::new(), ..page } } else { page })
+        }
+        None => answer(StatusCode::NOT_FOUND, Page::new(Page::TEXT, "There is no such page\n".into())),
     }
 }
 
-fn answer(status: StatusCode, body: String) -> Response<String> {
-    let mut response = Response::new(body);
+fn answer(status: StatusCode, page: Page) -> Response<String> {
+    let mut response = Response::new(page.text);
     *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(page.kind));
     response
 }
 
@@ -182,7 +204,13 @@ mod tests {
     }
 
     fn endpoint() -> Endpoint {
-        Endpoint::open("127.0.0.1:0".parse().unwrap(), || Some("a 1\n".into())).unwrap()
+        let pages = |path: &str| match path {
+            "/metrics" => Some(Page::new(Page::METRICS, "a 1\n".into())),
+            "/healthz" => Some(Page::new(Page::TEXT, "ok\n".into())),
+            "/readyz" => Some(Page { healthy: false, ..Page::new(Page::TEXT, "not yet\n".into()) }),
+            _ => None,
+        };
+        Endpoint::open("127.0.0.1:0".parse().unwrap(), || (), pages).unwrap()
     }
 
     #[test]
@@ -195,6 +223,7 @@ mod tests {
         assert!(metrics.starts_with("HTTP/1.1 200 OK") && metrics.ends_with("a 1\n"), "{metrics}");
         assert!(metrics.contains("text/plain; version=0.0.4"));
         assert!(get("/healthz").ends_with("ok\n"));
+        assert!(get("/readyz").starts_with("HTTP/1.1 503"));
         assert!(get("/etc/passwd").starts_with("HTTP/1.1 404"));
         let post = ask(endpoint.address(), "POST /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         assert!(post.starts_with("HTTP/1.1 405"), "{post}");
@@ -222,7 +251,7 @@ mod tests {
         // A client that says nothing does not hold it up.
         let _silent = TcpStream::connect(address).unwrap();
         drop(endpoint);
-        let again = Endpoint::open(address, || None);
+        let again = Endpoint::open(address, || (), |_| None);
         assert!(again.is_ok() || matches!(again, Err(EndpointError::Bind { .. })));
         assert!(TcpStream::connect(address).is_err() || again.is_ok());
     }
@@ -230,7 +259,7 @@ mod tests {
     #[test]
     fn an_address_in_use_is_named() {
         let endpoint = endpoint();
-        let error = Endpoint::open(endpoint.address(), || None).unwrap_err();
+        let error = Endpoint::open(endpoint.address(), || (), |_| None).unwrap_err();
         assert!(error.to_string().contains(&endpoint.address().to_string()), "{error}");
     }
 }

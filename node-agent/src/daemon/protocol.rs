@@ -1,0 +1,111 @@
+//! What the agent is asked over its socket, and what it answers. Pure data.
+
+use std::fmt;
+
+use pinion_planner::Holding;
+use serde::{Deserialize, Serialize};
+
+use crate::partition::Isolation;
+use crate::settings::HostWishes;
+
+/// A request to the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "ask", deny_unknown_fields)]
+pub enum AgentRequest {
+    /// Who holds what: the ledger.
+    Ledger,
+    /// Reserves what was planned against a generation, for the process that asks.
+    Reserve {
+        /// The ledger's generation that the plan was made against.
+        generation: u64,
+        /// What is to be held.
+        holding: Holding,
+    },
+    /// Makes the host ready for it: drivers of its devices, interrupts, power.
+    Prepare {
+        /// `namespace/name`.
+        owner: String,
+        /// What it wishes of the host.
+        wishes: HostWishes,
+        /// Whether its devices are bound.
+        bind: bool,
+    },
+    /// Hands it over to a child of the process that holds it.
+    Transfer {
+        /// `namespace/name`.
+        owner: String,
+        /// The child.
+        pid: i32,
+    },
+    /// Its threads are on their CPUs, and its pages are populated.
+    Commit {
+        /// `namespace/name`.
+        owner: String,
+    },
+    /// It has set up vectors anew.
+    Route {
+        /// `namespace/name`.
+        owner: String,
+    },
+    /// Gives it back.
+    Release {
+        /// `namespace/name`.
+        owner: String,
+    },
+    /// How the node is: [`super::NodeStatus`].
+    Status,
+}
+
+impl AgentRequest {
+    /// What a request is about, if about one guest.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Self::Ledger | Self::Status | Self::Reserve { .. } => None,
+            Self::Prepare { owner, .. }
+            | Self::Transfer { owner, .. }
+            | Self::Commit { owner }
+            | Self::Route { owner }
+            | Self::Release { owner } => Some(owner),
+        }
+    }
+}
+
+impl fmt::Display for AgentRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ledger => "ledger",
+            Self::Reserve { .. } => "reserve",
+            Self::Prepare { .. } => "prepare",
+            Self::Transfer { .. } => "transfer",
+            Self::Commit { .. } => "commit",
+            Self::Route { .. } => "route",
+            Self::Release { .. } => "release",
+            Self::Status => "status",
+        })
+    }
+}
+
+/// What changing something has led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Changes {
+    /// What its user should know.
+    #[serde(default)]
+    pub notices: Vec<NoticeText>,
+    /// How far the guest's CPUs are its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// A notice as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NoticeText {
+    /// A stable code.
+    pub reason: String,
+    /// Whether something is not as it should be.
+    pub warning: bool,
+    /// For people.
+    pub text: String,
+}

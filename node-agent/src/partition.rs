@@ -1,0 +1,248 @@
+//! CPUs that are a guest's alone: a cpuset partition of control groups, version 2.
+//!
+//! Called by the keeper, under the ledger's lock, once a guest's threads are on their CPUs, and to take away what
+//! guests that are gone have left. What there is, is read from the kernel each time: a folder's name says whose it is.
+//! It must never touch a control group of others.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use pinion_machine::CpuSet;
+use serde::{Deserialize, Serialize};
+
+/// What the names of our control groups begin with.
+const PREFIX: &str = "pinion.";
+
+/// How far a guest's CPUs are its own. Ordered from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Isolation {
+    /// No other task may run there, and the scheduler balances nothing onto them.
+    Isolated,
+    /// No other task may run there.
+    Exclusive,
+    /// Its threads may run nowhere else, but others may run there.
+    Pinned,
+}
+
+impl Isolation {
+    /// All of them, from best to worst.
+    pub const ALL: [Self; 3] = [Self::Isolated, Self::Exclusive, Self::Pinned];
+
+    /// As JSON and metric labels write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Isolated => "isolated",
+            Self::Exclusive => "exclusive",
+            Self::Pinned => "pinned",
+        }
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a guest's CPUs are not its own.
+#[derive(Debug, thiserror::Error)]
+pub enum PartitionError {
+    /// No control groups of version 2, or none with CPUs.
+    #[error(
+        "this host has no control groups of version 2 with CPUs: boot with systemd.unified_cgroup_hierarchy=1, and \
+         without cgroup_disable=cpuset"
+    )]
+    Absent,
+    /// A file of a control group cannot be written.
+    #[error("Cannot write {text:?} to {path:?}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What should be in it.
+        text: String,
+        /// From the kernel.
+        source: io::Error,
+    },
+    /// The kernel made no partition of it.
+    #[error(
+        "the kernel says {found:?} of {path:?}: another partition has these CPUs, or a group needs them all"
+    )]
+    Refused {
+        /// The control group.
+        path: PathBuf,
+        /// `cpuset.cpus.partition`.
+        found: String,
+    },
+}
+
+/// The control groups of a host.
+#[derive(Clone, Debug)]
+pub(crate) struct Partitions {
+    root: PathBuf,
+    proc: PathBuf,
+}
+
+impl Partitions {
+    pub(crate) fn below(cgroups: PathBuf, proc: PathBuf) -> Self {
+        Self { root: cgroups, proc }
+    }
+
+    /// Whether this host can have any.
+    pub(crate) fn are_possible(&self) -> bool {
+        let controllers = fs::read_to_string(self.root.join("cgroup.controllers")).unwrap_or_default();
+        controllers.split_whitespace().any(|c| c == "cpuset")
+    }
+
+    /// Whether there are any, or controllers are needed for them.
+    pub(crate) fn of(&self) -> Vec<i32> {
+        let mut pids: Vec<i32> = self.folders().into_iter().map(|(pid, _)| pid).collect();
+        pids.dedup();
+        pids
+    }
+
+    fn folders(&self) -> Vec<(i32, PathBuf)> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let of = |e: fs::DirEntry| {
+            let name = e.file_name().into_string().ok()?;
+            let pid = name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok()?;
+            Some((pid, e.path()))
+        };
+        let mut folders: Vec<_> = entries.filter_map(of).collect();
+        folders.sort();
+        folders
+    }
+
+    fn folder(&self, pid: i32) -> PathBuf {
+        self.root.join(format!("{PREFIX}{pid}"))
+    }
+
+    /// How far the CPUs of a process are its own now.
+    pub(crate) fn isolation(&self, pid: i32) -> Isolation {
+        let state = fs::read_to_string(self.folder(pid).join("cpuset.cpus.partition")).unwrap_or_default();
+        match state.trim() {
+            "isolated" => Isolation::Isolated,
+            "root" => Isolation::Exclusive,
+            _ => Isolation::Pinned,
+        }
+    }
+
+    /// Makes the CPUs that a process's threads are pinned to its own. Threads on housekeeping CPUs get groups too:
+    /// kernels before 6.2 forget what a thread had set for itself whenever a partition comes or goes.
+    ///
+    /// The order matters:
+    /// 1. The process is where threads of one process may be in several groups: the root.
+    /// 2. Threads go by the CPUs they may run on: a group for each, which keeps them there from now on whatever anybody
+    ///    sets. Nothing changes for them yet.
+    /// 3. Only then do the CPUs become a partition: the kernel moves every other task off them, but no thread that is in.
+    pub(crate) fn make(
+        &self,
+        pid: i32,
+        cpus: &CpuSet,
+        housekeeping: &CpuSet,
+    ) -> Result<Isolation, PartitionError> {
+        if !self.are_possible() {
+            return Err(PartitionError::Absent);
+        }
+        let folder = self.folder(pid);
+        let threads = self.threads(pid);
+        self.to_root(pid)?;
+        group(&folder, cpus)?;
+        write(&folder.join("cgroup.subtree_control"), "+cpuset")?;
+        for (allowed, tids) in &threads {
+            let own = if allowed.is_subset(cpus) {
+                folder.join(format!("cpus-{allowed}"))
+            } else if allowed.is_subset(housekeeping) {
+                self.root.join(format!("{PREFIX}{pid}.cpus-{allowed}"))
+            } else {
+                // A group of theirs would stand in the way of the next guest's partition.
+                continue;
+            };
+            group(&own, allowed)?;
+            for tid in tids {
+                match write(&own.join("cgroup.threads"), &tid.to_string()) {
+                    // It ended meanwhile.
+                    Err(_) if !self.proc.join(format!("{pid}/task/{tid}")).exists() => {}
+                    done => done?,
+                }
+            }
+        }
+        let state = folder.join("cpuset.cpus.partition");
+        // Kernels before 6.1 know no `isolated`.
+        write(&state, "isolated").or_else(|_| write(&state, "root"))?;
+        match self.isolation(pid) {
+            Isolation::Pinned => {
+                let found = fs::read_to_string(&state).unwrap_or_default().trim().to_owned();
+                Err(PartitionError::Refused { path: folder, found })
+            }
+            made => Ok(made),
+        }
+    }
+
+    /// Takes away those of processes that are gone; true once none of them is left.
+    pub(crate) fn sweep(&self, alive: &[i32]) -> bool {
+        let mut clean = true;
+        for (pid, folder) in self.folders() {
+            if alive.contains(&pid) {
+                continue;
+            }
+            // First the CPUs go back to all: the folder may have to wait for a thread that has not quite ended.
+            let state = folder.join("cpuset.cpus.partition");
+            if fs::read_to_string(&state).is_ok_and(|s| s.trim() != "member") {
+                let _ = write(&state, "member");
+            }
+            let children = fs::read_dir(&folder).into_iter().flatten().flatten();
+            for child in children.filter(|c| c.file_type().is_ok_and(|t| t.is_dir())) {
+                let _ = fs::remove_dir(child.path());
+            }
+            clean &= fs::remove_dir(&folder).is_ok();
+        }
+        clean
+    }
+
+    /// A process's threads by the CPUs they may run on.
+    fn threads(&self, pid: i32) -> BTreeMap<CpuSet, Vec<i32>> {
+        let mut threads: BTreeMap<CpuSet, Vec<i32>> = BTreeMap::new();
+        let tasks =
+            fs::read_dir(self.proc.join(pid.to_string()).join("task")).into_iter().flatten().flatten();
+        for task in tasks {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
+            let tid = task.file_name().to_str().and_then(|n| n.parse().ok());
+            if let (Some(Ok(allowed)), Some(tid)) = (allowed.map(|l| l.trim().parse()), tid) {
+                threads.entry(allowed).or_default().push(tid);
+            }
+        }
+        threads
+    }
+
+    fn to_root(&self, pid: i32) -> Result<(), PartitionError> {
+        let groups = fs::read_to_string(self.proc.join(format!("{pid}/cgroup"))).unwrap_or_default();
+        if groups.lines().any(|l| l == "0::/") {
+            return Ok(());
+        }
+        write(&self.root.join("cgroup.procs"), &pid.to_string())
+    }
+}
+
+/// A group for threads, with CPUs.
+fn group(folder: &Path, cpus: &CpuSet) -> Result<(), PartitionError> {
+    match fs::create_dir(folder) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(PartitionError::Write { path: folder.to_owned(), text: String::new(), source: e });
+        }
+        _ => {}
+    }
+    write(&folder.join("cgroup.type"), "threaded")?;
+    write(&folder.join("cpuset.cpus"), &cpus.to_string())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), PartitionError> {
+    let failed = |source| PartitionError::Write { path: path.to_owned(), text: text.to_owned(), source };
+    let mut file = fs::OpenOptions::new().write(true).open(path).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)
+}
