@@ -34,6 +34,23 @@ pub enum SideBySideError {
     },
 }
 
+/// One of our programs, built as it is shipped.
+///
+/// # Errors
+/// [`SideBySideError::Program`].
+pub fn program(name: &str) -> Result<PathBuf, SideBySideError> {
+    run(Command::new("cargo").args([
+        "build",
+        "--quiet",
+        "--release",
+        "-p",
+        "pinion-cli",
+        "-p",
+        "pinion-launcher",
+    ]))?;
+    Ok(release().join(name))
+}
+
 /// Boots a lab host that has Pinion, QEMU, and a kernel and an initrd for the guests of both.
 ///
 /// # Errors
@@ -44,18 +61,9 @@ pub fn lab(name: &str, shape: &Shape, initrd: &Path, folder: &Path) -> Result<La
         .with("/var/lib/pinion/debian/vmlinuz", kernel.image())
         .with("/var/lib/pinion/debian/initrd", initrd)
         .with_program("/usr/bin/qemu-system-x86_64", Path::new("/usr/bin/qemu-system-x86_64"))?;
-    run(Command::new("cargo").args([
-        "build",
-        "--quiet",
-        "--release",
-        "-p",
-        "pinion-cli",
-        "-p",
-        "pinion-launcher",
-    ]))?;
     for name in ["pinion", "pinion-launcher"] {
         let slim = folder.join(name);
-        run(Command::new("strip").arg("-o").arg(&slim).arg(release().join(name)))?;
+        run(Command::new("strip").arg("-o").arg(&slim).arg(program(name)?))?;
         files = files.with_program(Path::new("/usr/bin").join(name), &slim)?;
     }
     for name in FIRMWARE {

@@ -1,6 +1,6 @@
 //! `pinion agent`: the node's daemon.
 
-use pinion_node_agent::{AgentError, AgentOptions as Options, Knob, Ledger, run_agent};
+use pinion_node_agent::{AgentError, AgentOptions as Options, Ledger, run_agent};
 
 use crate::arguments::AgentOptions;
 use crate::failure::Failure;
@@ -16,7 +16,8 @@ pub(crate) fn run(options: &AgentOptions) -> Result<(), Failure> {
         ledger,
         pages: Some(options.listen).filter(|_| !options.no_pages),
         group: options.group.clone(),
-        knobs: Knob::ALL.into(),
+        profile: options.profile.clone(),
+        qualification: options.qualification.clone(),
     };
     let ready = |pages: Option<std::net::SocketAddr>| {
         let pages = pages.map(|address| format!(", http://{address}/")).unwrap_or_default();

@@ -361,6 +361,12 @@ pub(crate) struct AgentOptions {
     /// Serve no pages
     #[arg(long)]
     pub(crate) no_pages: bool,
+    /// What this node is for: CPUs, huge pages, switches of the kernel; read again when it changes
+    #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_PROFILE_PATH)]
+    pub(crate) profile: PathBuf,
+    /// What `pinion qualify` has measured
+    #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_QUALIFICATION_PATH)]
+    pub(crate) qualification: PathBuf,
     /// Group whose members may run guests [default: root only]
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,

@@ -11,6 +11,7 @@ mod devices;
 mod doctor;
 mod failure;
 mod guests;
+mod huge_pages;
 mod machine;
 mod output;
 mod plan;

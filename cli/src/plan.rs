@@ -7,19 +7,22 @@ mod picture;
 use pinion_api::VirtualMachineInstance;
 use pinion_machine::Machine;
 use pinion_map::View;
+use pinion_node_agent::PagesWish;
 use pinion_planner::{HoldingState, Occupancy, Placement, Refusal};
 use serde_json::{Value, json};
 
 use crate::arguments::{PictureFormat, PlanOptions};
 use crate::failure::{Failure, REFUSED};
 use crate::resources::{DeviceNames, Wanted};
-use crate::{machine, output, specs};
+use crate::{huge_pages, machine, output, specs};
 
 pub(crate) use picture::{explain, summary};
 
 /// What the planner said of each VM, in the order of the file, and what is taken after it.
 pub(crate) struct Plans {
     pub(crate) answers: Vec<Result<Placement, Refusal>>,
+    /// Huge pages that would be made for them.
+    pub(crate) pages: Vec<PagesWish>,
     pub(crate) after: Occupancy,
 }
 
@@ -47,15 +50,17 @@ pub(crate) fn plan_all(
     names: &DeviceNames,
 ) -> Result<Plans, Failure> {
     let mut answers = Vec::with_capacity(instances.len());
+    let mut pages = Vec::new();
     for instance in instances {
         let request = names.request(machine, instance, Wanted::Assignable)?;
-        let answer = pinion_planner::plan(machine, &occupancy, &request);
-        if let Ok(placement) = &answer {
+        let answer = huge_pages::place(machine, &occupancy, &request, true);
+        if let Ok((placement, made)) = &answer {
             occupancy.holdings.push(placement.holding(HoldingState::Reserved));
+            pages.extend_from_slice(made);
         }
-        answers.push(answer);
+        answers.push(answer.map(|(placement, _)| placement));
     }
-    Ok(Plans { answers, after: occupancy })
+    Ok(Plans { answers, pages, after: occupancy })
 }
 
 /// Prints plans in a format.
@@ -85,6 +90,7 @@ fn document(plans: &Plans) -> Result<Value, Failure> {
 fn text(machine: &Machine, plans: &Plans) -> String {
     let mut text: String =
         plans.answers.iter().map(|answer| answer.as_ref().map_or_else(explain, summary) + "\n").collect();
+    text.push_str(&huge_pages::words(&plans.pages));
     if plans.answers.iter().any(Result::is_ok) {
         text.push_str(&pinion_map::text(machine, &view(machine, plans), output::style()));
     }

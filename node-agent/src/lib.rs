@@ -9,20 +9,26 @@
 
 mod daemon;
 mod drivers;
+mod facts;
 mod ledger;
 mod partition;
+mod profile;
 mod qualification;
 mod settings;
 
+#[cfg(feature = "fake")]
+pub use daemon::fake;
 pub use daemon::{
     ANSWERED_WITHIN, AgentError, AgentOptions, AgentRequest, Changes, GuestRow, METRICS, NodeMetric,
-    NodeStatus, NoticeText, Told, merge, parse, run as run_agent,
+    NodeStatus, NoticeText, Shown, Told, html as page_html, merge, metrics_page, parse, run as run_agent,
 };
 pub use drivers::{DriverError, PciBus, Rebound, UNBIND_LIMIT};
+pub use facts::{DevicePlace, FACTS_FILE, NodeFacts, NodeRoom, Sources};
 pub use ledger::{
     DEFAULT_LEDGER_PATH, Holder, Ledger, LedgerDocument, LedgerEntry, LedgerError, Reservation, ReserveError,
 };
 pub use partition::{Isolation, PartitionError};
+pub use profile::{DEFAULT_PROFILE_PATH, KeptPages, MAX_PROFILE_BYTES, NodeProfile, ProfileProblem};
 pub use qualification::{
     Blame, Cause, CpuResult, DEFAULT_QUALIFICATION_PATH, Exceedance, Fingerprint, Gaps, LATENCY_CLASSES_NS,
     Phase, Qualification, QualificationError, Trace, TraceError, TraceEvent, class_name, qualification_svg,

@@ -121,6 +121,17 @@ impl Partitions {
         self.root.join(format!("{PREFIX}{pid}"))
     }
 
+    /// Whether a process was given a group.
+    pub(crate) fn has(&self, pid: i32) -> bool {
+        self.folder(pid).is_dir()
+    }
+
+    /// The files that others could undo a partition by.
+    pub(crate) fn files(&self, pid: i32) -> Vec<PathBuf> {
+        let folder = self.folder(pid);
+        ["cpuset.cpus.partition", "cpuset.cpus"].map(|name| folder.join(name)).to_vec()
+    }
+
     /// How far the CPUs of a process are its own now.
     pub(crate) fn isolation(&self, pid: i32) -> Isolation {
         let state = fs::read_to_string(self.folder(pid).join("cpuset.cpus.partition")).unwrap_or_default();

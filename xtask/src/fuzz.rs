@@ -1,9 +1,10 @@
-//! `cargo xtask fuzz`: each fuzz target of `vmm/fuzz` for a bounded time.
+//! `cargo xtask fuzz`: each fuzz target for a bounded time.
 //!
 //! Built on the stable compiler: the instrumentation is asked of LLVM by its own names.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -15,6 +16,8 @@ use anyhow::{Context, bail, ensure};
 use crate::step::{Steps, Tally};
 use crate::workspace::{Metadata, cargo, root, show, target};
 
+/// Workspaces of fuzz targets.
+pub(crate) const FUZZ_FOLDERS: [&str; 2] = ["vmm/fuzz", "node-agent/fuzz"];
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -25,9 +28,10 @@ pub(crate) fn fuzz(steps: &mut Steps, seconds: u32, only: Option<&str>) {
     let mut names = Vec::new();
     let built = steps.step("fuzz targets are built", "cargo xtask fuzz --seconds 1", || {
         names = targets()?;
-        names.retain(|n| only.is_none_or(|o| o == n));
+        names.retain(|t| only.is_none_or(|o| o == t.name));
         ensure!(!names.is_empty(), "there is no such fuzz target");
-        build()?;
+        let folders: BTreeSet<&PathBuf> = names.iter().map(|t| &t.folder).collect();
+        folders.into_iter().try_for_each(|folder| build(folder))?;
         Ok(Tally::default())
     });
     if !built {
@@ -38,7 +42,7 @@ pub(crate) fn fuzz(steps: &mut Steps, seconds: u32, only: Option<&str>) {
 }
 
 /// Runs the targets, as many at a time as there are processors.
-fn all(names: Vec<String>, seconds: u32) -> Tally {
+fn all(names: Vec<Target>, seconds: u32) -> Tally {
     let tally = Mutex::new(Tally::default());
     let queue = Mutex::new(names.into_iter());
     let workers = thread::available_parallelism().map_or(1, usize::from);
@@ -46,8 +50,9 @@ fn all(names: Vec<String>, seconds: u32) -> Tally {
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some(name) = next() {
-                    let result = run(&name, seconds);
+                while let Some(target) = next() {
+                    let name = target.name.clone();
+                    let result = run(&target, seconds);
                     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
                     tally.add(if result.is_ok() { Tally::PASSED } else { Tally::FAILED });
                     match result {
@@ -63,22 +68,29 @@ fn all(names: Vec<String>, seconds: u32) -> Tally {
     tally.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn folder() -> PathBuf {
-    root().join("vmm/fuzz")
+/// A target, and the folder that it belongs to.
+#[derive(Clone, Debug)]
+struct Target {
+    folder: PathBuf,
+    name: String,
 }
 
-fn targets() -> anyhow::Result<Vec<String>> {
-    let metadata = Metadata::read(Some(&folder().join("Cargo.toml")))?;
-    let members = metadata.members().flat_map(|p| &p.targets);
-    let binaries = members.filter(|t| t.kind.iter().any(|k| k == "bin"));
-    Ok(binaries.map(|t| t.name.clone()).collect())
+fn targets() -> anyhow::Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for folder in FUZZ_FOLDERS.map(|f| root().join(f)) {
+        let metadata = Metadata::read(Some(&folder.join("Cargo.toml")))?;
+        let members = metadata.members().flat_map(|p| &p.targets);
+        let binaries = members.filter(|t| t.kind.iter().any(|k| k == "bin"));
+        targets.extend(binaries.map(|t| Target { folder: folder.clone(), name: t.name.clone() }));
+    }
+    Ok(targets)
 }
 
-fn build() -> anyhow::Result<()> {
+fn build(folder: &Path) -> anyhow::Result<()> {
     let words = ["build", "--release", "--locked", "--bins", "--target", TRIPLE, "--manifest-path"];
     let mut command = cargo(&words);
     command
-        .arg(folder().join("Cargo.toml"))
+        .arg(folder.join("Cargo.toml"))
         .env("RUSTFLAGS", FLAGS)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("CARGO_TARGET_DIR", target().join("fuzz"));
@@ -88,14 +100,15 @@ fn build() -> anyhow::Result<()> {
 }
 
 /// Runs a target; its last line of statistics, or what it found.
-fn run(name: &str, seconds: u32) -> anyhow::Result<String> {
-    let (corpus, artifacts) = (folder().join("corpus").join(name), folder().join("artifacts").join(name));
+fn run(of: &Target, seconds: u32) -> anyhow::Result<String> {
+    let name = of.name.as_str();
+    let (corpus, artifacts) = (of.folder.join("corpus").join(name), of.folder.join("artifacts").join(name));
     for folder in [&corpus, &artifacts] {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     let log = artifacts.join("log");
     let output = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-    let seeds = folder().join("seeds").join(name);
+    let seeds = of.folder.join("seeds").join(name);
     let mut command = Command::new(target().join("fuzz").join(TRIPLE).join("release").join(name));
     command
         .arg(format!("-max_total_time={seconds}"))
@@ -149,10 +162,12 @@ mod tests {
 
     #[test]
     fn targets_are_those_of_the_manifest() {
-        let manifest = fs::read_to_string(folder().join("Cargo.toml")).unwrap();
-        let names = targets().unwrap();
-        assert!(!names.is_empty());
-        assert!(names.iter().all(|n| manifest.contains(&format!("name = \"{n}\""))));
+        let targets = targets().unwrap();
+        assert!(FUZZ_FOLDERS.iter().all(|f| targets.iter().any(|t| t.folder.ends_with(f))));
+        for Target { folder, name } in targets {
+            let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+            assert!(manifest.contains(&format!("name = \"{name}\"")));
+        }
     }
 
     #[test]

@@ -49,8 +49,33 @@ pub(crate) fn setup() -> anyhow::Result<()> {
     let began = Instant::now();
     let kernel = Kernel::of_debian(&cache)?;
     println!("guest kernel {} ({:.1} s)", kernel.release(), began.elapsed().as_secs_f32());
+    optional(&cache);
     Ok(())
 }
+
+/// What single tests need, and say so where it cannot be had: Prometheus, unpacked into the cache, and a browser.
+fn optional(cache: &Cache) {
+    let began = Instant::now();
+    match pinion_lab::debian_program(cache, "prometheus", "usr/bin/prometheus") {
+        Ok(_) => println!("Prometheus ({:.1} s)", began.elapsed().as_secs_f32()),
+        Err(e) => println!("no Prometheus, so that dashboards are not tested: {e}"),
+    }
+    let began = Instant::now();
+    let there = || BROWSERS.iter().any(|b| Path::new(b).exists());
+    if !there() {
+        let install =
+            ["apt-get", "install", "-qq", "--yes", "--no-install-recommends", "chromium-headless-shell"];
+        if let Err(e) = privileged(&install) {
+            println!("no browser, so that the agent's page is not looked at: {e:#}");
+        }
+    }
+    if there() {
+        println!("headless Chromium ({:.1} s)", began.elapsed().as_secs_f32());
+    }
+}
+
+/// Where Debian puts Chromium.
+const BROWSERS: [&str; 2] = ["/usr/bin/chromium-headless-shell", "/usr/bin/chromium"];
 
 fn missing(exists: impl Fn(&str) -> bool) -> Vec<&'static str> {
     PACKAGES.iter().filter(|(_, file)| !exists(file)).map(|(package, _)| *package).collect()

@@ -7,6 +7,7 @@
 mod check;
 mod isolation;
 mod kernel_files;
+mod knobs;
 mod kvm;
 mod memory;
 mod power;
@@ -47,6 +48,7 @@ fn examine(files: &KernelFiles) -> Vec<Check> {
     checks.extend(memory::checks(files));
     checks.extend(isolation::checks(files));
     checks.extend(power::checks(files));
+    checks.extend(knobs::checks(files));
     checks
 }
 
@@ -113,10 +115,30 @@ mod tests {
             ("sys/devices/system/cpu/cpu2/cpufreq/scaling_governor", "performance\n"),
             ("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n"),
             ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory hugetlb\n"),
+            ("proc/sys/vm/stat_interval", "120\n"),
+            ("proc/sys/vm/compaction_proactiveness", "0\n"),
+            ("proc/sys/kernel/nmi_watchdog", "0\n"),
+            ("proc/sys/kernel/timer_migration", "1\n"),
+            ("sys/kernel/mm/transparent_hugepage/khugepaged/defrag", "0\n"),
+            ("sys/devices/virtual/workqueue/cpumask", "3\n"),
+            ("proc/sys/kernel/version", "#1 SMP PREEMPT_RT\n"),
         ]);
         let checks = examine(&files);
         let bad: Vec<_> = checks.iter().filter(|c| c.verdict != Verdict::Holds).collect();
         assert!(bad.is_empty(), "{bad:#?}");
+    }
+
+    #[test]
+    fn a_switch_that_is_off_says_what_it_would_remove() {
+        let (_root, files) = host(&[("proc/sys/vm/stat_interval", "1\n")]);
+        let checks = examine(&files);
+        let check = checks.iter().find(|c| c.name == "stat interval").unwrap();
+        assert_eq!(check.verdict, Verdict::Lacks);
+        assert!(
+            check.finding.contains("need 10") && check.finding.contains("statistics"),
+            "{}",
+            check.finding
+        );
     }
 
     #[test]

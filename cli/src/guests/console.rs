@@ -36,18 +36,16 @@ pub(crate) fn run(options: &NameOptions) -> Result<(), Failure> {
     carried.map_err(Failure::failed)
 }
 
-/// Carries both ways until the guest ends, nobody types any more (without a terminal: prints on), or Ctrl-].
+/// Carries both ways until the guest ends, the input does, or Ctrl-].
 fn carry(mut stream: UnixStream, first: &[u8], is_terminal: bool) -> io::Result<()> {
     let (mut input, mut out) = (io::stdin().lock(), io::stdout().lock());
     out.write_all(first)?;
-    let (mut typing, mut bytes) = (true, [0; 4096]);
+    let mut bytes = [0; 4096];
     loop {
         out.flush()?;
-        let mut fds = vec![PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
         let stdin = io::stdin();
-        if typing {
-            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
-        }
+        let mut fds =
+            [PollFd::new(stream.as_fd(), PollFlags::POLLIN), PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             done => done?,
@@ -68,9 +66,10 @@ fn carry(mut stream: UnixStream, first: &[u8], is_terminal: bool) -> io::Result<
             }
             if escape.is_some() {
                 out.write_all(b"\r\n")?;
+            }
+            if escape.is_some() || read == 0 {
                 return Ok(());
             }
-            typing = read > 0;
         }
     }
 }

@@ -17,7 +17,7 @@ use pinion_planner::{Cell, Emulator, Holding, HoldingState, Occupancy, Placement
 
 use crate::arguments::{QualifyOptions, ReportFormat};
 use crate::failure::Failure;
-use crate::run::hosting::{Claim, Hosting, Unplaced};
+use crate::run::hosting::{self, Claim, Hosting, Unplaced};
 use crate::{machine, output};
 pub(crate) use load::Load;
 use measure::Measurement;
@@ -54,7 +54,7 @@ fn run_on(options: &QualifyOptions, machine: &Machine, host: &mut Hosting) -> Re
             Unplaced::Refused(refusal) => Failure::failed(refusal.to_string()),
         })?;
     let cpus = placement.dedicated_cpus();
-    host.prepare(machine, &placement, &mut claim, true)?;
+    host.prepare(machine, &placement, &mut claim, hosting::wishes(&placement, true, &[]))?;
     host.settle()?;
     let pid = i32::try_from(std::process::id()).unwrap_or(0);
     let measurement = Measurement { options, cpus: &cpus, others: machine.online().difference(&cpus) };

@@ -88,7 +88,7 @@ pub(super) fn start_all(placed: Vec<Placed>, detach: bool) -> Result<Vec<Launche
 }
 
 fn start(guest: Placed, detach: bool) -> Result<Launcher, Failure> {
-    let Placed { mut spec, mut claim } = guest;
+    let Placed { mut spec, mut claim, .. } = guest;
     spec.wait_fd = Some(GO_FD);
     let hand_over = |e| Failure::failed(StartError::HandOver(e));
     let spec_file = spec_file(&spec).map_err(hand_over)?;

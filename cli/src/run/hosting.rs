@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use pinion_machine::{Bdf, Machine};
-use pinion_node_agent::{DeviceRoute, HostWishes, Isolation, Ledger};
+use pinion_node_agent::{DeviceRoute, HostWishes, Isolation, Ledger, PagesWish};
 use pinion_planner::{Holding, Occupancy, Placement, Refusal};
 
 use crate::failure::Failure;
@@ -89,9 +89,8 @@ impl Hosting {
         machine: &Machine,
         placement: &Placement,
         claim: &mut Claim,
-        quiet: bool,
+        wishes: HostWishes,
     ) -> Result<(), Failure> {
-        let wishes = wishes(placement, quiet);
         let devices: Vec<Bdf> = placement.devices.iter().map(|d| d.address).collect();
         match (self, claim) {
             (Self::Local(host), Claim::Local(reservation)) => {
@@ -144,10 +143,11 @@ impl Hosting {
     }
 }
 
-fn wishes(placement: &Placement, quiet: bool) -> HostWishes {
+/// What a guest wishes of the host.
+pub(crate) fn wishes(placement: &Placement, quiet: bool, pages: &[PagesWish]) -> HostWishes {
     let dedicated = !placement.dedicated_cpus().is_empty();
     if !quiet || (!dedicated && placement.devices.is_empty()) {
-        return HostWishes::default();
+        return HostWishes { huge_pages: pages.to_vec(), ..HostWishes::default() };
     }
     let route =
         |d: &pinion_planner::Device| DeviceRoute { address: d.address, cpus: d.interrupt_cpus.clone() };
@@ -155,7 +155,7 @@ fn wishes(placement: &Placement, quiet: bool) -> HostWishes {
         quiet_cpus: dedicated,
         realtime: placement.vcpus.iter().any(|v| v.realtime),
         fallback: placement.emulator.cpus.clone(),
-        huge_pages: Vec::new(),
+        huge_pages: pages.to_vec(),
         routes: placement.devices.iter().map(route).collect(),
     }
 }

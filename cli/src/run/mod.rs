@@ -6,16 +6,18 @@ mod child;
 pub(crate) mod hosting;
 mod report;
 
+use std::cell::RefCell;
+
 use pinion_api::VirtualMachineInstance;
 use pinion_launcher::{AuditPolicy, ConsoleMode, LaunchSpec};
 use pinion_machine::{CpuSet, Machine};
-use pinion_node_agent::Ledger;
+use pinion_node_agent::{Ledger, PagesWish};
 use pinion_planner::{HoldingState, Occupancy, Placement};
 
 use crate::arguments::{PictureFormat, RunOptions};
 use crate::failure::{Failure, REFUSED};
 use crate::resources::{DeviceNames, Wanted};
-use crate::{machine, output, plan, specs};
+use crate::{huge_pages, machine, output, plan, specs};
 use hosting::{Claim, Hosting, Unplaced};
 
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,8 @@ enum RunError {
 struct Placed {
     spec: LaunchSpec,
     claim: Claim,
+    /// Huge pages that are made for it.
+    pages: Vec<PagesWish>,
 }
 
 /// Runs the VMs of a file.
@@ -76,9 +80,16 @@ fn run_all(
     let mut placed = reserve_all(options, &machine, instances, names, host)?;
     report::started(&placed.iter().map(|p| &p.spec.placement).collect::<Vec<_>>());
     for guest in &mut placed {
-        host.prepare(&machine, &guest.spec.placement, &mut guest.claim, !options.leave_host_settings)?;
+        let wishes = hosting::wishes(&guest.spec.placement, !options.leave_host_settings, &guest.pages);
+        host.prepare(&machine, &guest.spec.placement, &mut guest.claim, wishes)?;
     }
     host.settle()?;
+    for guest in &placed {
+        if let Err(short) = huge_pages::check(&guest.spec.placement, &guest.pages) {
+            report::warning(&guest.spec.placement.name, &short);
+            return Err(Failure::Silent(REFUSED));
+        }
+    }
     let children = child::start_all(placed, options.detach)?;
     child::wait_all(children, host, options.detach)
 }
@@ -120,9 +131,16 @@ fn reserve_all(
     Ledger::at(&options.ledger)
         .tidy_sockets()
         .or_else(|e| if host.is_agent() { Ok(()) } else { Err(Failure::failed(RunError::Sockets(e))) })?;
+    // Who may not write the kernel's files is told what is short instead.
+    let may_make = !options.leave_host_settings && (host.is_agent() || nix::unistd::geteuid().is_root());
     let mut placed = Vec::with_capacity(instances.len());
     for (number, instance) in (0u16..).zip(instances) {
-        let reserved = host.reserve(|taken| plan_one(options, machine, (instance, names), taken));
+        let pages = RefCell::new(Vec::new());
+        let reserved = host.reserve(|taken| {
+            let (holding, placement, made) = plan_one(options, machine, (instance, names), taken, may_make)?;
+            pages.replace(made);
+            Ok((holding, placement))
+        });
         let (claim, placement) = match reserved {
             Ok(done) => done,
             Err(Unplaced::Failed(failure)) => return Err(failure),
@@ -132,7 +150,7 @@ fn reserve_all(
             }
         };
         let spec = launch_spec(options, instance, placement, number, instances.len());
-        placed.push(Placed { spec, claim });
+        placed.push(Placed { spec, claim, pages: pages.into_inner() });
     }
     Ok(placed)
 }
@@ -142,15 +160,16 @@ fn plan_one(
     machine: &Machine,
     (instance, names): (&VirtualMachineInstance, &DeviceNames),
     taken: &Occupancy,
-) -> Result<(pinion_planner::Holding, Placement), Unplaced> {
+    may_make: bool,
+) -> Result<(pinion_planner::Holding, Placement, Vec<PagesWish>), Unplaced> {
     let mut occupancy = taken.clone();
     machine::set_housekeeping(&mut occupancy, machine, options.housekeeping.as_ref())
         .map_err(Unplaced::Failed)?;
     let wanted = if options.bind { Wanted::Assignable } else { Wanted::Bound };
     let request = names.request(machine, instance, wanted).map_err(Unplaced::Failed)?;
-    let placement = pinion_planner::plan(machine, &occupancy, &request)
+    let (placement, made) = huge_pages::place(machine, &occupancy, &request, may_make)
         .map_err(|refusal| Unplaced::Refused(Box::new(refusal)))?;
-    Ok((placement.holding(HoldingState::Reserved), placement))
+    Ok((placement.holding(HoldingState::Reserved), placement, made))
 }
 
 fn launch_spec(

@@ -102,6 +102,16 @@ pub(crate) fn busybox(cache: &Cache) -> Result<PathBuf, LabError> {
     found.ok_or_else(|| LabError::Package(BUSYBOX.to_owned()))
 }
 
+/// A program of a Debian package that needs no other package: from the cache, else from Debian; never installed.
+///
+/// # Errors
+/// When neither has it.
+pub fn debian_program(cache: &Cache, package: &str, program: &str) -> Result<PathBuf, LabError> {
+    let root = cache.entry("programs", package, |folder| fetch(package, folder))?;
+    let found = root.join(program);
+    if found.is_file() { Ok(found) } else { Err(LabError::Package(package.to_owned())) }
+}
+
 fn fetch(package: &str, folder: &Path) -> Result<(), LabError> {
     let missing = |_| LabError::Package(package.to_owned());
     output(Command::new("apt-get").args(["download", "-qq", package]).current_dir(folder))

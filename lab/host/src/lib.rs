@@ -30,7 +30,7 @@ mod shape;
 mod slot;
 
 pub use cache::Cache;
-pub use debian::Kernel;
+pub use debian::{Kernel, debian_program};
 pub use error::LabError;
 pub use files::Files;
 pub use guest::{guest_initrd, guest_initrd_with};

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::authority::Authority;
 use super::protocol::{AgentRequest, Changes, NoticeText};
 use super::status::{GuestRow, NodeStatus, Told};
+use super::tend::Tended;
 use super::watch::Watched;
 use crate::ledger::{Holder, Ledger, LedgerDocument, LedgerError};
 use crate::partition::Isolation;
@@ -27,6 +28,8 @@ use crate::settings::{BindError, HostWishes, Keeper, Notice};
 
 /// How often vectors of devices are looked after.
 const ROUTE_EACH: Duration = Duration::from_secs(1);
+/// However much happens, everything is looked at this often at most.
+const AT_MOST_EACH: Duration = Duration::from_millis(250);
 /// How often everything is, whatever happens.
 const SETTLE_EACH: Duration = Duration::from_secs(5);
 /// What was told is remembered up to this number.
@@ -55,17 +58,22 @@ pub(super) struct Desk {
     pub(super) authority: Authority,
     pub(super) status: Arc<Mutex<NodeStatus>>,
     pub(super) watched: Watched,
+    pub(super) tended: Tended,
     pub(super) told: VecDeque<Told>,
     pub(super) events: std::collections::BTreeMap<&'static str, u64>,
+    /// Whether interrupts of guests' devices are to be looked after.
+    pub(super) has_routes: bool,
 }
 
 impl Desk {
     /// Works until it is told to quit, and puts the host's settings back then, as far as no guest needs them.
     pub(super) fn work(mut self, commands: &Receiver<Command>) {
-        let (mut settled, mut routed) = (Instant::now(), Instant::now());
         self.settle();
+        let (mut settled, mut routed) = (Instant::now(), Instant::now());
+        let mut dirty = false;
         loop {
-            let wait = ROUTE_EACH.saturating_sub(routed.elapsed());
+            let each = if dirty { AT_MOST_EACH.saturating_sub(settled.elapsed()) } else { ROUTE_EACH };
+            let wait = each.min(ROUTE_EACH.saturating_sub(routed.elapsed()));
             match commands.recv_timeout(wait) {
                 Ok(Command::Quit) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Command::Ask(peer, request, to)) => {
@@ -76,24 +84,29 @@ impl Desk {
                 Ok(Command::Wrote(file, writer)) => {
                     self.count("write");
                     self.keeper.accuse(&file, writer);
-                    self.settle();
-                    settled = Instant::now();
+                    dirty = true;
                 }
                 Ok(Command::Changed(what)) => {
                     self.count(what);
-                    self.settle();
+                    if what == "machine" {
+                        self.tended.forget_machine();
+                    }
                     self.audit_guests();
-                    settled = Instant::now();
+                    dirty = true;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if settled.elapsed() >= SETTLE_EACH {
+            let limit = if dirty { AT_MOST_EACH } else { SETTLE_EACH };
+            if settled.elapsed() >= limit {
                 self.settle();
                 settled = Instant::now();
-                routed = settled;
+                (routed, dirty) = (settled, false);
             } else if routed.elapsed() >= ROUTE_EACH {
-                let routed_now = self.keeper.route();
-                self.take(routed_now);
+                // Looking costs a read of the whole ledger.
+                if self.has_routes {
+                    let done = self.keeper.route();
+                    self.take(done);
+                }
                 routed = Instant::now();
             }
         }
@@ -107,6 +120,11 @@ impl Desk {
 
     /// Makes everything as the guests need it that are there.
     fn settle(&mut self) {
+        let mut news = self.tended.apply_profile(&self.ledger, &mut self.keeper);
+        news.extend(self.tended.read_qualification());
+        for text in news {
+            self.remember(NoticeText { reason: "NodeProfile".into(), warning: true, text });
+        }
         let done = self.keeper.settle();
         self.take(done);
         self.publish();
@@ -161,7 +179,12 @@ impl Desk {
             since: e.since,
         };
         let pids = document.holdings.iter().map(|e| e.process.pid).collect();
+        self.has_routes = document.holdings.iter().any(|e| !e.host.routes.is_empty());
+        self.tended.write_facts(&self.ledger, &self.keeper, &document);
         let status = NodeStatus {
+            profile: self.tended.profile_name().to_owned(),
+            profile_obstacles: self.tended.obstacles.clone(),
+            qualification: self.tended.qualification.clone(),
             generation: document.generation,
             guests: document.holdings.iter().map(row).collect(),
             tally: self.keeper.tally(),
@@ -174,7 +197,8 @@ impl Desk {
         self.watched.set(pids, self.keeper.watched());
     }
 
-    fn answer(&mut self, peer: Peer, request: AgentRequest) -> Answer {
+    /// Answers a request.
+    pub(super) fn answer(&mut self, peer: Peer, request: AgentRequest) -> Answer {
         let document = self.ledger.read().map_err(|e| refused(&e))?;
         self.authority.check(peer, &request, &document)?;
         match request {

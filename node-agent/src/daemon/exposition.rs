@@ -1,6 +1,7 @@
 //! The node's metrics as Prometheus text, with those of its guests. Pure but for the clock.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use pinion_machine::Machine;
 use pinion_planner::{HoldingState, Occupancy};
@@ -8,7 +9,9 @@ use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
 
 use super::gather::Usage;
 use super::status::{GuestRow, NodeStatus};
+use crate::facts::free_pages;
 use crate::partition::Isolation;
+use crate::qualification::{LATENCY_CLASSES_NS, Qualification, class_name};
 
 /// Causes that drift is counted by.
 const CAUSES: [&str; 7] = ["cgroup", "interrupt", "power", "workqueue", "network", "knob", "hugePages"];
@@ -31,7 +34,7 @@ const fn metric(name: &'static str, help: &'static str, labels: &'static [&'stat
 }
 
 /// All metrics of the node.
-pub const METRICS: [NodeMetric; 18] = [
+pub const METRICS: [NodeMetric; 23] = [
     metric("pinion_agent_info", "The agent's version; always 1.", &["version", "node"]),
     metric("pinion_agent_cpu_seconds_total", "CPU time that the agent has used.", &[]),
     metric("pinion_agent_resident_bytes", "Memory that the agent uses.", &[]),
@@ -56,6 +59,19 @@ pub const METRICS: [NodeMetric; 18] = [
         "What the kernel told: writes, ends of processes, hardware.",
         &["kind"],
     ),
+    metric("pinion_node_profile_info", "The profile that is applied; always 1.", &["profile"]),
+    metric("pinion_node_profile_obstacles", "What of the profile cannot be applied now.", &[]),
+    metric(
+        "pinion_node_latency_class_seconds",
+        "The latency class that was measured; absent once it has expired.",
+        &[],
+    ),
+    metric(
+        "pinion_node_gap_seconds",
+        "Gaps of a CPU that was measured, by quantile.",
+        &["cpu", "subject", "load", "quantile"],
+    ),
+    metric("pinion_node_qualified_timestamp_seconds", "When the node was measured last.", &[]),
     metric(
         "pinion_vmi_isolation_info",
         "How far a guest's CPUs are its own; always 1.",
@@ -63,6 +79,21 @@ pub const METRICS: [NodeMetric; 18] = [
     ),
     metric("pinion_vmi_dedicated_cpus", "CPUs that are dedicated to a guest.", &["namespace", "name"]),
 ];
+
+/// `docs/node-metrics.md`.
+#[must_use]
+pub fn metrics_page() -> String {
+    let mut page = "# Metrics of a node\n\nThe node agent serves them at `/metrics` of its `--listen` address, with those \
+        of every guest ([which](metrics.md)) in the same scrape.\n\n| metric | kind | labels | what it says |\n\
+        | --- | --- | --- | --- |\n"
+        .to_owned();
+    for metric in METRICS {
+        let kind = if metric.name.ends_with("_total") { "counter" } else { "gauge" };
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        page.push_str(&format!("| `{}` | {kind} | {} | {} |\n", metric.name, labels.join(", "), metric.help));
+    }
+    page
+}
 
 type Samples = BTreeMap<&'static str, Vec<(Vec<String>, f64)>>;
 
@@ -114,12 +145,40 @@ pub(super) fn expose(scrape: &Scrape<'_>) -> Option<String> {
         }
         add("pinion_vmi_dedicated_cpus", &[namespace, name], number(guest.cpus.len()));
     }
+    add("pinion_node_profile_info", &[&status.profile], 1.0);
+    add("pinion_node_profile_obstacles", &[], number(status.profile_obstacles.len()));
+    if let Some(qualification) = &status.qualification {
+        add_qualification(&mut add, qualification);
+    }
     if let Some((machine, occupancy)) = scrape.machine {
         add_machine(&mut add, machine, occupancy);
     }
     let own = encode(&samples)?;
     let guests = scrape.guests.iter().filter_map(|(row, text)| Some((row.owner.as_str(), text.as_deref()?)));
     Some(merge(&own, guests))
+}
+
+fn add_qualification(add: &mut impl FnMut(&'static str, &[&str], f64), qualification: &Qualification) {
+    let name = qualification.latency_class.as_deref();
+    let class = LATENCY_CLASSES_NS.into_iter().find(|ns| Some(class_name(*ns).as_str()) == name);
+    if let Some(ns) = class {
+        add("pinion_node_latency_class_seconds", &[], number(ns) / 1e9);
+    }
+    add("pinion_node_qualified_timestamp_seconds", &[], number(qualification.measured_at.as_second()));
+    for phase in &qualification.phases {
+        for result in &phase.results {
+            let cpu = result.cpu.to_string();
+            let gaps = [
+                ("0.5", result.p50_ns),
+                ("0.99", result.p99_ns),
+                ("0.99999", result.p99999_ns),
+                ("1", result.max_ns),
+            ];
+            for (quantile, ns) in gaps {
+                add("pinion_node_gap_seconds", &[&cpu, &phase.subject, &phase.load, quantile], ns / 1e9);
+            }
+        }
+    }
 }
 
 fn add_machine(add: &mut impl FnMut(&'static str, &[&str], f64), machine: &Machine, occupancy: &Occupancy) {
@@ -139,7 +198,8 @@ fn add_machine(add: &mut impl FnMut(&'static str, &[&str], f64), machine: &Machi
         for pages in &node.huge_pages {
             let size = pages.page_size.bytes().to_string();
             add("pinion_node_huge_pages", &[&id, &size], number(pages.total));
-            add("pinion_node_free_huge_pages", &[&id, &size], number(pages.free));
+            let free = free_pages(Path::new("/"), node.id, pages.page_size).unwrap_or(pages.free);
+            add("pinion_node_free_huge_pages", &[&id, &size], number(free));
         }
     }
 }
@@ -221,6 +281,13 @@ fn is_about(line: &str, family: &str, namespace: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_documentation_is_up_to_date() {
+        let page = include_str!("../../../docs/node-metrics.md");
+        let repeat = "cargo run -q -p pinion-node-agent --example metrics > docs/node-metrics.md";
+        assert!(page == metrics_page(), "{repeat}");
+    }
+
     const GUEST: &str = "# HELP kubevirt_vmi_info Info.\n# TYPE kubevirt_vmi_info gauge\n\
         kubevirt_vmi_info{name=\"a\",namespace=\"default\",phase=\"Running\"} 1\n";
 
@@ -255,7 +322,10 @@ mod tests {
             usage: Usage::default(),
         };
         let text = expose(&scrape).unwrap();
-        let of_guests = |m: &&NodeMetric| m.name.starts_with("pinion_vmi_");
+        let unmeasured = ["latency_class", "gap_seconds", "qualified"];
+        let of_guests = |m: &&NodeMetric| {
+            m.name.starts_with("pinion_vmi_") || unmeasured.iter().any(|part| m.name.contains(part))
+        };
         let pages = machine.nodes.iter().any(|n| !n.huge_pages.is_empty());
         for metric in METRICS.iter().filter(|m| !of_guests(m) && (pages || !m.name.contains("huge_pages"))) {
             assert!(text.contains(&format!("# TYPE {} ", metric.name)), "{}\n{text}", metric.name);

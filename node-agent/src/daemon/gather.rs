@@ -16,11 +16,11 @@ use super::status::{GuestRow, NodeStatus};
 use crate::ledger::Ledger;
 
 /// How long one guest may take to answer.
-const ONE: Duration = Duration::from_millis(500);
+const ONE: Duration = Duration::from_secs(2);
 /// How long all of them may.
 const ALL: Duration = Duration::from_secs(8);
 /// How long the machine is taken for the same.
-const MACHINE_FOR: Duration = Duration::from_secs(30);
+const MACHINE_FOR: Duration = Duration::from_secs(300);
 
 /// The node, as its pages see it.
 #[derive(Debug)]

@@ -12,13 +12,15 @@ mod gather;
 mod page;
 mod protocol;
 mod status;
+mod tend;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -33,13 +35,19 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use crate::ledger::{Ledger, LedgerError};
-use crate::settings::{Keeper, Knob};
+use crate::settings::Keeper;
 use authority::Authority;
 use desk::{Command, Desk};
 use gather::Node;
+use tend::Tended;
 use watch::{Watched, Watcher};
 
-pub use exposition::{METRICS, NodeMetric, merge};
+pub use exposition::{METRICS, NodeMetric, merge, metrics_page};
+pub use page::{Shown, html};
+
+#[cfg(feature = "fake")]
+pub mod fake;
+
 pub use protocol::{AgentRequest, Changes, NoticeText};
 pub use status::{GuestRow, NodeStatus, Told};
 
@@ -55,8 +63,10 @@ pub struct AgentOptions {
     pub pages: Option<SocketAddr>,
     /// The group whose members may run guests, if any.
     pub group: Option<String>,
-    /// Switches of the kernel that it may change.
-    pub knobs: BTreeSet<Knob>,
+    /// The profile of this node; it need not exist.
+    pub profile: PathBuf,
+    /// The last qualification; it need not exist.
+    pub qualification: PathBuf,
 }
 
 /// Why the daemon does not run.
@@ -114,16 +124,16 @@ pub fn run(options: &AgentOptions, ready: impl FnOnce(Option<SocketAddr>)) -> Re
     let watched = Watched::new().map_err(failed("watch"))?;
     Watcher::start(watched.clone(), commands.clone()).map_err(failed("watch"))?;
     let node = Node::new(ledger.clone());
-    let mut keeper = Keeper::new(ledger);
-    keeper.allow(options.knobs.clone());
     let desk = Desk {
         ledger: ledger.clone(),
-        keeper,
+        keeper: Keeper::new(ledger),
+        tended: Tended::new(options.profile.clone(), options.qualification.clone()),
         authority: Authority { uid: geteuid().as_raw(), group },
         status: Arc::clone(&node.status),
         watched,
         told: VecDeque::new(),
         events: BTreeMap::new(),
+        has_routes: false,
     };
     let desk = thread::Builder::new()
         .name("desk".into())

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use pinion_endpoint::Page;
 use pinion_endpoint::guest::GuestStatus;
 use pinion_interrupts::IrqFiles;
+use pinion_machine::Machine;
 use pinion_map::View;
 
 use super::exposition::{Scrape, expose};
@@ -24,7 +25,7 @@ pub(super) fn page(node: &Node, path: &str) -> Option<Page> {
     match path {
         "/" => Some(Page::new(HTML, whole(node))),
         "/live" => Some(Page::new(HTML, live(node))),
-        "/machine.svg" => Some(Page::new(SVG, picture(node, &node.status())?)),
+        "/machine.svg" => Some(Page::new(SVG, picture(&*node.machine()?, &node.status()))),
         "/status" => Some(Page::new(JSON, serde_json::to_string(&node.status()).ok()?)),
         "/metrics" => Some(metrics(node)),
         "/healthz" => Some(Page::new(Page::TEXT, "ok\n".into())),
@@ -60,27 +61,51 @@ fn readiness(node: &Node) -> Page {
     }
 }
 
-fn whole(node: &Node) -> String {
-    include_str!("page.html").replace("NODE", &escaped(&node_name())).replace("LIVE", &live(node))
+/// What a page shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// The machine, where it can be read.
+    pub machine: Option<&'a Machine>,
+    /// How the node is.
+    pub status: &'a NodeStatus,
+    /// Its guests, and what each says of itself.
+    pub guests: &'a [(GuestRow, Option<GuestStatus>)],
 }
 
-fn picture(node: &Node, status: &NodeStatus) -> Option<String> {
-    let machine = node.machine()?;
-    let view = View::of(&machine, &Node::occupancy(&machine, status));
-    Some(pinion_map::svg(&machine, &view))
+fn whole(node: &Node) -> String {
+    let status = node.status();
+    let (machine, guests) = (node.machine(), node.guests(&status));
+    html(&node_name(), Shown { machine: machine.as_deref(), status: &status, guests: &guests })
+}
+
+/// The whole page of a node. It needs nothing from outside but the node's own `/live`.
+#[must_use]
+pub fn html(name: &str, shown: Shown<'_>) -> String {
+    include_str!("page.html").replace("NODE", &escaped(name)).replace("LIVE", &body(shown))
+}
+
+fn picture(machine: &Machine, status: &NodeStatus) -> String {
+    pinion_map::svg(machine, &View::of(machine, &Node::occupancy(machine, status)))
 }
 
 fn live(node: &Node) -> String {
     let status = node.status();
+    let (machine, guests) = (node.machine(), node.guests(&status));
+    body(Shown { machine: machine.as_deref(), status: &status, guests: &guests })
+}
+
+fn body(shown: Shown<'_>) -> String {
+    let status = shown.status;
     let mut html = String::from("<div class=\"machine\">");
-    match picture(node, &status) {
+    match shown.machine.map(|machine| picture(machine, status)) {
         Some(svg) => html.push_str(svg.find("<svg").and_then(|at| svg.get(at..)).unwrap_or(&svg)),
         None => html.push_str("<p class=\"bad\">The machine cannot be read.</p>"),
     }
     html.push_str("</div>");
-    guests(&mut html, &node.guests(&status));
-    vectors(&mut html, &status);
-    host(&mut html, &status);
+    guests(&mut html, shown.guests);
+    vectors(&mut html, status);
+    host(&mut html, status);
+    measured(&mut html, status);
     told(&mut html, &status.told);
     html
 }
@@ -150,6 +175,42 @@ fn host(html: &mut String, status: &NodeStatus) {
         ("Cannot be changed", tally.refused.to_string()),
     ];
     table(html, &["What", "How many"], rows.into_iter().map(|(what, n)| vec![cell(what), cell(&n)]));
+}
+
+fn measured(html: &mut String, status: &NodeStatus) {
+    html.push_str("<h2>Latency</h2>");
+    let Some(qualification) = &status.qualification else {
+        html.push_str(
+            "<p class=\"none\">Not measured, or measured on another kernel: <code>pinion qualify</code>.</p>",
+        );
+        return;
+    };
+    let class = qualification.latency_class.as_deref().unwrap_or("none");
+    // Writing to a String cannot fail.
+    let _ = write!(
+        html,
+        "<p>Class {}, measured on CPUs {} at {:.0}.</p>",
+        escaped(class),
+        qualification.cpus,
+        qualification.measured_at
+    );
+    let micros = |ns: f64| format!("{:.1} µs", ns / 1000.0);
+    let mut rows = Vec::new();
+    for phase in &qualification.phases {
+        for result in &phase.results {
+            let worst = result.causes.first().map(|c| c.what.clone()).unwrap_or_default();
+            rows.push(vec![
+                cell(&result.cpu.to_string()),
+                cell(&phase.subject),
+                cell(&phase.load),
+                cell(&micros(result.p99999_ns)),
+                cell(&micros(result.max_ns)),
+                cell(&worst),
+            ]);
+        }
+    }
+    let heads = ["CPU", "Measured by", "Load", "P99.999", "Max", "Worst cause"];
+    table(html, &heads, rows.into_iter());
 }
 
 fn told(html: &mut String, told: &[Told]) {

@@ -1,6 +1,7 @@
 //! How the node is, for whoever looks. Pure data.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use pinion_machine::{Bdf, CpuSet};
@@ -9,12 +10,21 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::NoticeText;
 use crate::partition::Isolation;
+use crate::qualification::Qualification;
 use crate::settings::Tally;
 
 /// How the node is.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
+    /// The profile that is applied.
+    pub profile: String,
+    /// What stands in its way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profile_obstacles: Vec<String>,
+    /// What was measured, as long as it holds.
+    #[serde(skip)]
+    pub qualification: Option<Arc<Qualification>>,
     /// Counts the changes of the ledger.
     pub generation: u64,
     /// Guests, in the order they came.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use pinion_machine::{Bdf, CpuSet, Machine, PASS_THROUGH_DRIVER};
+use pinion_machine::{Bdf, CpuSet, Machine, NodeId, PASS_THROUGH_DRIVER};
+use pinion_planner::HoldingState;
 use serde::Serialize;
 
 use super::contest::Contests;
@@ -43,9 +44,15 @@ pub struct Keeper {
     watch: Option<Flock<File>>,
     partitions: Partitions,
     knobs: BTreeSet<Knob>,
+    /// Huge pages that there are at least, by node and size (KiB).
+    kept: BTreeMap<(NodeId, u64), u64>,
     contests: Contests,
     /// Settings that this keeper has changed.
     applied: BTreeSet<Setting>,
+    /// Processes whose partition could not be made again.
+    lost: BTreeSet<i32>,
+    /// Huge pages that were asked for: the kernel may have given fewer, and is not asked again.
+    asked: BTreeMap<Setting, String>,
     tally: Tally,
 }
 
@@ -96,8 +103,11 @@ impl Keeper {
             ledger: ledger.clone(),
             partitions: Partitions::below(host.cgroups(), host.proc()),
             knobs: Knob::ALL.into(),
+            kept: BTreeMap::new(),
             contests: Contests::default(),
             applied: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            asked: BTreeMap::new(),
             tally: Tally::default(),
             host,
             bus,
@@ -112,6 +122,11 @@ impl Keeper {
     /// Which switches of the kernel it may change; all of them unless this is called.
     pub fn allow(&mut self, knobs: BTreeSet<Knob>) {
         self.knobs = knobs;
+    }
+
+    /// Huge pages that there are at least, by node and size (KiB): none unless this is called.
+    pub fn keep_pages(&mut self, kept: BTreeMap<(NodeId, u64), u64>) {
+        self.kept = kept;
     }
 
     /// What it did so far.
@@ -130,8 +145,12 @@ impl Keeper {
     #[must_use]
     pub fn watched(&self) -> Vec<std::path::PathBuf> {
         let Ok(document) = self.ledger.read() else { return Vec::new() };
-        let of = |c: &Changed| self.host.path(&c.setting);
-        document.changes.settings.iter().map(of).collect()
+        let now = Instant::now();
+        let kept = document.changes.settings.iter().filter(|c| !self.contests.is_left_alone(&c.setting, now));
+        let mut files: Vec<_> = kept.map(|c| self.host.path(&c.setting)).collect();
+        let pids = document.holdings.iter().map(|e| e.process.pid).filter(|pid| self.partitions.has(*pid));
+        files.extend(pids.flat_map(|pid| self.partitions.files(pid)));
+        files
     }
 
     /// Makes the CPUs of a guest that holds them, and whose threads are on them, its own.
@@ -146,6 +165,12 @@ impl Keeper {
             Ok(quiet
                 .map_or(Ok(Isolation::Pinned), |e| partitions.make(pid, &e.holding.cpus, &e.host.fallback)))
         })
+    }
+
+    /// Whether guests' CPUs can be their own here.
+    #[must_use]
+    pub fn can_isolate(&self) -> bool {
+        self.partitions.are_possible()
     }
 
     /// How far the CPUs of a guest's process are its own now.
@@ -207,7 +232,33 @@ impl Keeper {
             })?;
         }
         notices.extend(interrupts::route(&self.host, &wanted));
+        notices.extend(self.repair_partitions(&seen));
         Ok(self.news(notices))
+    }
+
+    /// Makes partitions again that others undid.
+    fn repair_partitions(&mut self, document: &LedgerDocument) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for entry in document.holdings.iter().filter(|e| e.holding.state == HoldingState::Committed) {
+            let pid = entry.process.pid;
+            let undone = self.partitions.has(pid) && self.partitions.isolation(pid) == Isolation::Pinned;
+            if !undone || self.lost.contains(&pid) {
+                continue;
+            }
+            let by =
+                self.partitions.files(pid).iter().find_map(|f| self.contests.culprit(f, &self.host.proc()));
+            let made = self.partitions.make(pid, &entry.holding.cpus, &entry.host.fallback);
+            let failure = made.err().map(|e| e.to_string());
+            count(&mut self.tally.drifts, "cgroup");
+            if failure.is_some() {
+                // It would fail again: nobody is helped by trying every few seconds.
+                self.lost.insert(pid);
+            } else {
+                count(&mut self.tally.repairs, "cgroup");
+            }
+            notices.push(Notice::Partition { owner: entry.holding.owner.clone(), by, failure });
+        }
+        notices
     }
 
     /// Threads of a process that has ended may take a moment to leave their groups.
@@ -286,7 +337,10 @@ impl Keeper {
             let base =
                 record.filter(|r| r.wrote == found || r.was == found).map_or(&found, |r| &r.was).clone();
             let value = self.value(&setting, &base, wanted);
-            if found != value {
+            let given = matches!(setting, Setting::HugePages { .. })
+                && record.is_some_and(|r| r.wrote == found)
+                && self.asked.get(&setting) == Some(&value);
+            if found != value && !given {
                 steps.push(Step { setting, base, found, value });
             } else if base == value {
                 over.extend(recorded);
@@ -309,7 +363,7 @@ impl Keeper {
                 all.insert(Setting::CpusetController);
             }
         }
-        let pages = wanted.huge_pages.keys();
+        let pages = wanted.huge_pages.keys().chain(self.kept.keys());
         all.extend(pages.map(|(node, size_kib)| Setting::HugePages { node: *node, size_kib: *size_kib }));
         for cpu in wanted.quiet.iter() {
             all.extend([Setting::IdleLatency { cpu }, Setting::Governor { cpu }]);
@@ -342,8 +396,10 @@ impl Keeper {
             Setting::CpusetController if !self.partitions.of().is_empty() => "on".to_owned(),
             Setting::Knob { .. } | Setting::CpusetController => base.to_owned(),
             Setting::HugePages { node, size_kib } => {
-                let more = wanted.huge_pages.get(&(*node, *size_kib)).copied().unwrap_or(0);
-                base.parse::<u64>().map_or_else(|_| base.to_owned(), |b| b.saturating_add(more).to_string())
+                let of = |pages: &BTreeMap<_, u64>| pages.get(&(*node, *size_kib)).copied().unwrap_or(0);
+                let (more, kept) = (of(&wanted.huge_pages), of(&self.kept));
+                let all = |base: u64| base.max(kept).saturating_add(more).to_string();
+                base.parse::<u64>().map_or_else(|_| base.to_owned(), all)
             }
         }
     }
@@ -399,10 +455,8 @@ impl Keeper {
 
     fn note_drift(&mut self, step: &Step, notices: &mut Vec<Notice>) {
         let Step { setting, found, value, .. } = step.clone();
-        for tally in [&mut self.tally.drifts, &mut self.tally.repairs] {
-            let count = tally.entry(setting.cause()).or_default();
-            *count = count.saturating_add(1);
-        }
+        count(&mut self.tally.drifts, setting.cause());
+        count(&mut self.tally.repairs, setting.cause());
         let by = self.contests.culprit(&self.host.path(&setting), &self.host.proc());
         if self.contests.note(&setting, Instant::now()) {
             notices.push(Notice::Contested { setting, by });
@@ -412,9 +466,10 @@ impl Keeper {
     }
 
     /// The kernel gives as many huge pages as it finds, and no error: what it gave is what was written.
-    fn note_given(&self, step: &Step, document: &mut LedgerDocument) {
+    fn note_given(&mut self, step: &Step, document: &mut LedgerDocument) {
         if let (Setting::HugePages { .. }, Ok(found)) = (&step.setting, self.host.read(&step.setting)) {
             let Step { setting, base: was, .. } = step.clone();
+            self.asked.insert(setting.clone(), step.value.clone());
             document.changes.put(Changed { setting, was, wrote: found });
         }
     }
@@ -508,6 +563,11 @@ impl Keeper {
             .filter(|n| matches!(n, Notice::GivenBack(_)) || self.told.insert(key(n)))
             .collect()
     }
+}
+
+fn count(tally: &mut BTreeMap<&'static str, u64>, cause: &'static str) {
+    let count = tally.entry(cause).or_default();
+    *count = count.saturating_add(1);
 }
 
 /// Writes the ledger, under its lock.

@@ -51,6 +51,27 @@ impl Knob {
         Self::TimerMigration,
     ];
 
+    /// Its name in profiles.
+    #[must_use]
+    pub fn id(self) -> String {
+        serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Its name in a narrow column.
+    #[must_use]
+    pub const fn short_name(self) -> &'static str {
+        match self {
+            Self::StatInterval => "stat interval",
+            Self::NumaBalancing => "numa balancing",
+            Self::SamePageMerging => "ksm",
+            Self::Compaction => "compaction",
+            Self::HugePageScan => "thp scan",
+            Self::NmiWatchdog => "nmi watchdog",
+            Self::RealtimeThrottling => "rt throttling",
+            Self::TimerMigration => "timers",
+        }
+    }
+
     /// Its file, from the root.
     #[must_use]
     pub const fn file(self) -> &'static str {

@@ -57,6 +57,15 @@ pub enum Notice {
         /// What the kernel says.
         why: String,
     },
+    /// Another process undid the partition of a guest's CPUs.
+    Partition {
+        /// `namespace/name` of the guest.
+        owner: String,
+        /// The process, where it is known.
+        by: Option<String>,
+        /// Why it could not be made again; absent where it was.
+        failure: Option<String>,
+    },
     /// A device has its driver again.
     GivenBack(Rebound),
     /// A device was not given back.
@@ -67,7 +76,7 @@ impl Notice {
     /// Whether something is not as it should be.
     #[must_use]
     pub const fn is_warning(&self) -> bool {
-        !matches!(self, Self::GivenBack(_) | Self::PutBack { .. })
+        !matches!(self, Self::GivenBack(_) | Self::PutBack { .. } | Self::Partition { failure: None, .. })
     }
 
     /// A stable code.
@@ -77,6 +86,7 @@ impl Notice {
             Self::Immovable { .. } => "InterruptsImmovable",
             Self::PutBack { .. } => "SettingPutBack",
             Self::Contested { .. } => "SettingContested",
+            Self::Partition { .. } => "PartitionUndone",
             Self::Refused { .. } => "SettingRefused",
             Self::NotPermitted => "HostSettingsNotPermitted",
             Self::Unrouted { .. } => "InterruptNotRouted",
@@ -114,6 +124,20 @@ impl fmt::Display for Notice {
                      these CPUs there",
                     LEFT_ALONE.as_secs()
                 )
+            }
+            Self::Partition { owner, by, failure } => {
+                let by = by.as_deref().unwrap_or("another process");
+                match failure {
+                    None => {
+                        write!(f, "{by} undid the partition of the CPUs of {owner}, and it is made again")
+                    }
+                    Some(why) => {
+                        write!(
+                            f,
+                            "{by} undid the partition of the CPUs of {owner}: other tasks may run there: {why}"
+                        )
+                    }
+                }
             }
             Self::Refused { setting, why } => write!(f, "{setting} cannot be changed: {why}"),
             Self::NotPermitted => f.write_str(

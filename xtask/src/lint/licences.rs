@@ -10,6 +10,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use spdx::{Expression, ParseMode};
 
+use crate::fuzz::FUZZ_FOLDERS;
 use crate::workspace::{Metadata, Package, root};
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -38,7 +39,9 @@ pub(super) fn check() -> anyhow::Result<Vec<String>> {
     let text = fs::read_to_string(root().join("deny.toml")).context("cannot read deny.toml")?;
     let rules: Deny = toml::from_str(&text).context("deny.toml")?;
     let mut packages = Metadata::read(None)?.packages;
-    packages.extend(Metadata::read(Some(&root().join("vmm/fuzz/Cargo.toml")))?.packages);
+    for folder in FUZZ_FOLDERS {
+        packages.extend(Metadata::read(Some(&root().join(folder).join("Cargo.toml")))?.packages);
+    }
     let unique: BTreeMap<&str, &Package> = packages.iter().map(|p| (p.id.as_str(), p)).collect();
     Ok(unique.into_values().filter_map(|p| refused(p, &rules.licenses)).collect())
 }

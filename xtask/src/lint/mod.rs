@@ -7,12 +7,13 @@ mod licences;
 mod links;
 mod sources;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 
 use crate::docs;
+use crate::fuzz::FUZZ_FOLDERS;
 use crate::step::{Steps, Tally};
 use crate::workspace::{Metadata, cargo, output, root, show};
 
@@ -32,7 +33,11 @@ const CHECKS: [(&str, Check); 6] = [
 /// Carries out all checks.
 pub(crate) fn lint(steps: &mut Steps) {
     run(steps, "formatting", &["fmt", "--all", "--check"]);
-    run(steps, "formatting of fuzz targets", &["fmt", "--check", "--manifest-path", "vmm/fuzz/Cargo.toml"]);
+    for folder in FUZZ_FOLDERS {
+        let manifest = format!("{folder}/Cargo.toml");
+        let name = format!("formatting of {folder}");
+        run(steps, &name, &["fmt", "--check", "--manifest-path", &manifest]);
+    }
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     run(steps, "clippy", &clippy);
     for (name, check) in CHECKS {
@@ -69,8 +74,9 @@ fn files() -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn versions() -> anyhow::Result<Vec<String>> {
-    let fuzz = root().join("vmm/fuzz/Cargo.toml");
     let mut packages = Metadata::read(None)?.packages;
-    packages.extend(Metadata::read(Some(Path::new(&fuzz)))?.packages);
+    for folder in FUZZ_FOLDERS {
+        packages.extend(Metadata::read(Some(&root().join(folder).join("Cargo.toml")))?.packages);
+    }
     Ok(arrows::versions(&packages))
 }
