@@ -5,6 +5,7 @@ use pinion_node_agent::{Keeper, Ledger, Notice};
 use crate::arguments::RestoreOptions;
 use crate::failure::Failure;
 use crate::output;
+use crate::run::hosting::Hosting;
 
 /// Puts it back, and says what.
 ///
@@ -12,6 +13,9 @@ use crate::output;
 /// When the ledger cannot be read or changed, or something is not as it was.
 pub(crate) fn run(options: &RestoreOptions) -> Result<(), Failure> {
     let ledger = Ledger::at(&options.ledger);
+    if Hosting::at(&options.ledger).is_agent() {
+        return output::text("nothing to do: the node agent looks after this host\n");
+    }
     let before = ledger.read().map_err(Failure::failed)?.changes;
     let notices = Keeper::new(&ledger).settle().map_err(Failure::failed)?;
     let after = ledger.read().map_err(Failure::failed)?.changes;

@@ -32,7 +32,7 @@ const BUFFER_BYTES: usize = 16 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// The address cannot be listened on.
-    #[error("Cannot serve metrics on {address}: give a free address of this host with --metrics")]
+    #[error("Cannot serve on {address}: give a free address of this host")]
     Bind {
         /// The address.
         address: SocketAddr,

@@ -339,12 +339,18 @@ mod tests {
     #[test]
     fn clients_that_say_nothing_or_too_much_do_not_hold_up_others() {
         let (_folder, path) = echo();
-        let silent: Vec<_> = (0..200).filter_map(|_| StdStream::connect(&path).ok()).collect();
+        let silent: Vec<_> = (0..70).filter_map(|_| StdStream::connect(&path).ok()).collect();
         let mut large = StdStream::connect(&path).unwrap();
         // It is closed while we write.
         let _ = large.write_all(&vec![b'x'; LONGEST_LINE + (1 << 20)]);
         drop(silent);
-        assert_eq!(ask::<_, String>(&path, &"a", SOON).unwrap(), "a");
+        // Not root, one's own connections count until it is noticed that they are gone.
+        let end = Instant::now() + SOON;
+        let answered = || ask::<_, String>(&path, &"a", SOON).is_ok_and(|a| a == "a");
+        while !answered() {
+            assert!(Instant::now() < end);
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[test]

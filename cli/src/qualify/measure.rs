@@ -1,5 +1,6 @@
 //! One phase of a qualification: measured, and blamed.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::path::Path;
@@ -46,6 +47,8 @@ pub(super) struct Measurement<'a> {
     pub(super) cpus: &'a CpuSet,
     /// CPUs for the load.
     pub(super) others: CpuSet,
+    /// Whether it was said that nothing can be traced.
+    pub(super) told: Cell<bool>,
 }
 
 impl Measurement<'_> {
@@ -66,7 +69,11 @@ impl Measurement<'_> {
     /// 3. What was traced so far is forgotten; then it counts.
     pub(super) fn phase(&self, gauge: &Gauge, subject: Subject, load: Load) -> Result<Phase, Failure> {
         let trace = Trace::start(Path::new(TRACING), self.cpus)
-            .inspect_err(|e| eprintln!("warning: causes stay unknown: {}", pinion_launcher::chain(e)))
+            .inspect_err(|e| {
+                if !self.told.replace(true) {
+                    eprintln!("warning: causes stay unknown: {}", pinion_launcher::chain(e));
+                }
+            })
             .ok();
         let running = load.start(&self.others);
         let warm = gauge.run(WARM_UP, LONG_GAP_CYCLES, &mut |_| ()).map_err(Failure::failed)?;

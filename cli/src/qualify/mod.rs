@@ -57,7 +57,12 @@ fn run_on(options: &QualifyOptions, machine: &Machine, host: &mut Hosting) -> Re
     host.prepare(machine, &placement, &mut claim, hosting::wishes(&placement, true, &[]))?;
     host.settle()?;
     let pid = i32::try_from(std::process::id()).unwrap_or(0);
-    let measurement = Measurement { options, cpus: &cpus, others: machine.online().difference(&cpus) };
+    let measurement = Measurement {
+        options,
+        cpus: &cpus,
+        others: machine.online().difference(&cpus),
+        told: std::cell::Cell::new(false),
+    };
     let arm = |subject: &Subject| Ok((*subject, measurement.arm(*subject)?));
     let gauges: Vec<_> = options.subjects.iter().map(arm).collect::<Result<_, Failure>>()?;
     // Their threads are on their CPUs now, as a guest's are when it is armed. No thread could get there later.

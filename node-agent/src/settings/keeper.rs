@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use pinion_machine::{Bdf, CpuSet, Machine, NodeId, PASS_THROUGH_DRIVER};
-use pinion_planner::HoldingState;
 use serde::Serialize;
 
 use super::contest::Contests;
@@ -17,43 +16,42 @@ use super::host::Host;
 use super::interrupts;
 use super::notice::{Notice, why};
 use super::record::{BoundDevice, Changed, Setting};
+use super::survey::{Step, Survey};
 use super::wish::Wanted;
 use crate::drivers::{DriverError, PciBus, Rebound, members};
 use crate::ledger::{Ledger, LedgerDocument, LedgerError};
-use crate::partition::{Isolation, PartitionError, Partitions};
+use crate::partition::Partitions;
 use crate::settings::knob::Knob;
 
 /// How many interrupts are named in one notice.
 const NAMED: usize = 4;
-/// How long groups of a process that has ended are waited for.
-const SWEPT_WITHIN: Duration = Duration::from_millis(500);
 
 /// Keeps the settings of one host.
 #[derive(Debug)]
 pub struct Keeper {
-    ledger: Ledger,
-    host: Host,
-    bus: PciBus,
+    pub(super) ledger: Ledger,
+    pub(super) host: Host,
+    pub(super) bus: PciBus,
     /// What the kernel refused for good; not tried again while the same CPUs are quiet.
-    refused: BTreeSet<Setting>,
-    quiet: CpuSet,
-    told: BTreeSet<String>,
+    pub(super) refused: BTreeSet<Setting>,
+    pub(super) quiet: CpuSet,
+    pub(super) told: BTreeSet<String>,
     /// Held where single CPUs cannot be kept awake.
-    latency: Option<File>,
+    pub(super) latency: Option<File>,
     /// Of all that keep this host, the one that looks after it all the time.
-    watch: Option<Flock<File>>,
-    partitions: Partitions,
-    knobs: BTreeSet<Knob>,
+    pub(super) watch: Option<Flock<File>>,
+    pub(super) partitions: Partitions,
+    pub(super) knobs: BTreeSet<Knob>,
     /// Huge pages that there are at least, by node and size (KiB).
-    kept: BTreeMap<(NodeId, u64), u64>,
-    contests: Contests,
+    pub(super) kept: BTreeMap<(NodeId, u64), u64>,
+    pub(super) contests: Contests,
     /// Settings that this keeper has changed.
-    applied: BTreeSet<Setting>,
+    pub(super) applied: BTreeSet<Setting>,
     /// Processes whose partition could not be made again.
-    lost: BTreeSet<i32>,
+    pub(super) lost: BTreeSet<i32>,
     /// Huge pages that were asked for: the kernel may have given fewer, and is not asked again.
-    asked: BTreeMap<Setting, String>,
-    tally: Tally,
+    pub(super) asked: BTreeMap<Setting, String>,
+    pub(super) tally: Tally,
 }
 
 /// What a keeper did, by what it was about ([`Setting::cause`]).
@@ -68,25 +66,6 @@ pub struct Tally {
     pub left_alone: usize,
     /// Settings that the kernel does not let be changed.
     pub refused: usize,
-}
-
-/// A setting to write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Step {
-    setting: Setting,
-    /// Its value without any wish.
-    base: String,
-    found: String,
-    value: String,
-}
-
-/// What there is to do.
-#[derive(Debug)]
-struct Survey {
-    /// Settings that are not what they should be.
-    steps: Vec<Step>,
-    /// Settings whose record is over: as they were, gone, or a device's now.
-    over: Vec<Setting>,
 }
 
 impl Keeper {
@@ -153,32 +132,6 @@ impl Keeper {
         files
     }
 
-    /// Makes the CPUs of a guest that holds them, and whose threads are on them, its own.
-    ///
-    /// # Errors
-    /// Why they are not; its threads are pinned to them still. The ledger's error is the outer one.
-    pub fn isolate(&mut self, pid: i32) -> Result<Result<Isolation, PartitionError>, LedgerError> {
-        let partitions = self.partitions.clone();
-        self.ledger.changing(|document, _| {
-            let entry = document.holdings.iter().find(|e| e.process.pid == pid);
-            let quiet = entry.filter(|e| e.host.quiet_cpus && !e.holding.cpus.is_empty());
-            Ok(quiet
-                .map_or(Ok(Isolation::Pinned), |e| partitions.make(pid, &e.holding.cpus, &e.host.fallback)))
-        })
-    }
-
-    /// Whether guests' CPUs can be their own here.
-    #[must_use]
-    pub fn can_isolate(&self) -> bool {
-        self.partitions.are_possible()
-    }
-
-    /// How far the CPUs of a guest's process are its own now.
-    #[must_use]
-    pub fn isolation(&self, pid: i32) -> Isolation {
-        self.partitions.isolation(pid)
-    }
-
     /// Binds devices that a guest holds to `vfio-pci`, with their IOMMU groups; [`Keeper::settle`] gives them
     /// back once no guest has them. What was bound before stays bound then.
     ///
@@ -236,40 +189,6 @@ impl Keeper {
         Ok(self.news(notices))
     }
 
-    /// Makes partitions again that others undid.
-    fn repair_partitions(&mut self, document: &LedgerDocument) -> Vec<Notice> {
-        let mut notices = Vec::new();
-        for entry in document.holdings.iter().filter(|e| e.holding.state == HoldingState::Committed) {
-            let pid = entry.process.pid;
-            let undone = self.partitions.has(pid) && self.partitions.isolation(pid) == Isolation::Pinned;
-            if !undone || self.lost.contains(&pid) {
-                continue;
-            }
-            let by =
-                self.partitions.files(pid).iter().find_map(|f| self.contests.culprit(f, &self.host.proc()));
-            let made = self.partitions.make(pid, &entry.holding.cpus, &entry.host.fallback);
-            let failure = made.err().map(|e| e.to_string());
-            count(&mut self.tally.drifts, "cgroup");
-            if failure.is_some() {
-                // It would fail again: nobody is helped by trying every few seconds.
-                self.lost.insert(pid);
-            } else {
-                count(&mut self.tally.repairs, "cgroup");
-            }
-            notices.push(Notice::Partition { owner: entry.holding.owner.clone(), by, failure });
-        }
-        notices
-    }
-
-    /// Threads of a process that has ended may take a moment to leave their groups.
-    fn sweep(&self, document: &LedgerDocument) {
-        let alive: Vec<i32> = document.holdings.iter().map(|e| e.process.pid).collect();
-        let end = Instant::now() + SWEPT_WITHIN;
-        while !self.partitions.sweep(&alive) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
     fn is_settled(&self, document: &LedgerDocument, wanted: &Wanted) -> bool {
         let Survey { steps, over } = self.survey(document, wanted);
         let devices = &document.changes.devices;
@@ -311,96 +230,6 @@ impl Keeper {
             self.latency = None;
         } else if self.latency.is_none() {
             self.latency = self.host.hold_latency().ok();
-        }
-    }
-
-    /// Looks at every setting that may have to change. What cannot be read is no step.
-    fn survey(&self, document: &LedgerDocument, wanted: &Wanted) -> Survey {
-        let owned = interrupts::owned(&self.host, wanted).unwrap_or_default();
-        let (mut steps, mut over) = (Vec::new(), Vec::new());
-        for setting in self.candidates(document, wanted) {
-            let record = document.changes.get(&setting);
-            let recorded = record.map(|r| r.setting.clone());
-            if matches!(setting, Setting::Interrupt { irq } if owned.contains(&irq)) {
-                over.extend(recorded);
-                continue;
-            }
-            let found = match self.host.read(&setting) {
-                Ok(found) => found,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    over.extend(recorded);
-                    continue;
-                }
-                Err(_) => continue,
-            };
-            // Whatever another process made of it meanwhile is what that process wants.
-            let base =
-                record.filter(|r| r.wrote == found || r.was == found).map_or(&found, |r| &r.was).clone();
-            let value = self.value(&setting, &base, wanted);
-            let given = matches!(setting, Setting::HugePages { .. })
-                && record.is_some_and(|r| r.wrote == found)
-                && self.asked.get(&setting) == Some(&value);
-            if found != value && !given {
-                steps.push(Step { setting, base, found, value });
-            } else if base == value {
-                over.extend(recorded);
-            }
-        }
-        Survey { steps, over }
-    }
-
-    fn candidates(&self, document: &LedgerDocument, wanted: &Wanted) -> BTreeSet<Setting> {
-        let mut all: BTreeSet<Setting> =
-            document.changes.settings.iter().map(|c| c.setting.clone()).collect();
-        if !wanted.quiet.is_empty() {
-            all.insert(Setting::DefaultInterrupts);
-            let numbers = self.host.irqs.numbers().unwrap_or_default();
-            all.extend(numbers.into_iter().map(|irq| Setting::Interrupt { irq }));
-            all.extend(self.host.queues());
-            all.extend([Setting::Workqueues, Setting::Watchdog]);
-            all.extend(self.knobs.iter().map(|knob| Setting::Knob { knob: *knob }));
-            if self.partitions.are_possible() {
-                all.insert(Setting::CpusetController);
-            }
-        }
-        let pages = wanted.huge_pages.keys().chain(self.kept.keys());
-        all.extend(pages.map(|(node, size_kib)| Setting::HugePages { node: *node, size_kib: *size_kib }));
-        for cpu in wanted.quiet.iter() {
-            all.extend([Setting::IdleLatency { cpu }, Setting::Governor { cpu }]);
-        }
-        let now = Instant::now();
-        let is_left = |s: &Setting| self.contests.is_left_alone(s, now) && !wanted.quiet.is_empty();
-        all.retain(|setting| !self.refused.contains(setting) && !is_left(setting));
-        all
-    }
-
-    /// What a setting should be, when without any wish it were `base`.
-    fn value(&self, setting: &Setting, base: &str, wanted: &Wanted) -> String {
-        match setting {
-            Setting::DefaultInterrupts
-            | Setting::Interrupt { .. }
-            | Setting::Workqueues
-            | Setting::Watchdog
-            | Setting::Queue { .. } => match base.parse::<CpuSet>() {
-                Ok(cpus) if !cpus.is_disjoint(&wanted.quiet) => wanted.interrupt(&cpus).to_string(),
-                _ => base.to_owned(),
-            },
-            Setting::IdleLatency { cpu } if wanted.quiet.contains(*cpu) => self.host.lightest_sleep(*cpu),
-            Setting::Governor { cpu } if wanted.quiet.contains(*cpu) => "performance".to_owned(),
-            Setting::IdleLatency { .. } | Setting::Governor { .. } => base.to_owned(),
-            Setting::Knob { knob } if !wanted.quiet.is_empty() && self.knobs.contains(knob) => {
-                knob.wanted(base, wanted.realtime)
-            }
-            Setting::CpusetController if !wanted.quiet.is_empty() => "on".to_owned(),
-            // While a guest that has just ended still has a folder, the controller is in use.
-            Setting::CpusetController if !self.partitions.of().is_empty() => "on".to_owned(),
-            Setting::Knob { .. } | Setting::CpusetController => base.to_owned(),
-            Setting::HugePages { node, size_kib } => {
-                let of = |pages: &BTreeMap<_, u64>| pages.get(&(*node, *size_kib)).copied().unwrap_or(0);
-                let (more, kept) = (of(&wanted.huge_pages), of(&self.kept));
-                let all = |base: u64| base.max(kept).saturating_add(more).to_string();
-                base.parse::<u64>().map_or_else(|_| base.to_owned(), all)
-            }
         }
     }
 
@@ -565,7 +394,7 @@ impl Keeper {
     }
 }
 
-fn count(tally: &mut BTreeMap<&'static str, u64>, cause: &'static str) {
+pub(super) fn count(tally: &mut BTreeMap<&'static str, u64>, cause: &'static str) {
     let count = tally.entry(cause).or_default();
     *count = count.saturating_add(1);
 }

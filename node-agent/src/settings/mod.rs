@@ -8,10 +8,12 @@
 mod contest;
 mod host;
 mod interrupts;
+mod isolation;
 mod keeper;
 mod knob;
 mod notice;
 mod record;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod wish;

@@ -14,6 +14,18 @@ use crate::ledger::{Holder, Ledger, Reservation};
 
 const DRIVE: &str = "0000:31:00.0";
 
+/// What a keeper may change besides interrupts and power, and what it is first.
+const EVERYTHING: [(&str, &str); 8] = [
+    ("sys/devices/virtual/workqueue/cpumask", "ff"),
+    ("proc/sys/kernel/watchdog_cpumask", "0-7"),
+    ("sys/class/net/eth0/queues/rx-0/rps_cpus", "f"),
+    ("sys/class/net/eth0/queues/tx-0/xps_cpus", "c"),
+    ("proc/sys/vm/stat_interval", "1"),
+    ("proc/sys/kernel/numa_balancing", "1"),
+    ("proc/sys/kernel/sched_rt_runtime_us", "950000"),
+    ("sys/kernel/mm/transparent_hugepage/khugepaged/defrag", "1"),
+];
+
 /// A host in a folder: eight CPUs.
 struct Fake {
     root: TempDir,
@@ -67,6 +79,13 @@ impl Fake {
         self.text(&format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor"))
     }
 
+    /// All that a keeper may change besides interrupts and power.
+    fn put_everything(&self) {
+        for (path, text) in EVERYTHING {
+            self.put(path, text);
+        }
+    }
+
     /// Every setting there is.
     fn all(&self) -> Vec<String> {
         let mut irqs: Vec<PathBuf> =
@@ -76,7 +95,8 @@ impl Fake {
         let irqs = irqs.into_iter().filter(|p| p.is_dir()).map(affinity);
         let default = [self.text("proc/irq/default_smp_affinity")];
         let power = (0..8).flat_map(|cpu| [self.latency(cpu), self.governor(cpu)]);
-        irqs.chain(default).chain(power).map(|text| text.trim().to_owned()).collect()
+        let more = EVERYTHING.iter().filter(|(p, _)| self.path(p).exists()).map(|(p, _)| self.text(p));
+        irqs.chain(default).chain(power).chain(more).map(|text| text.trim().to_owned()).collect()
     }
 
     fn guest(&self, name: &str, cpus: &str, routes: Vec<DeviceRoute>) -> Reservation {
@@ -288,6 +308,76 @@ fn a_device_that_does_not_bind_is_not_recorded_and_one_that_did_is_given_back() 
     assert!(fake.changes().is_empty());
 }
 
+#[test]
+fn a_quiet_cpu_is_spared_everything_and_all_of_it_comes_back() {
+    let fake = Fake::new();
+    fake.put_everything();
+    fake.put("sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "10");
+    let before = fake.all();
+    let mut guest = fake.guest("a", "2-3", vec![]);
+    let pages = PagesWish { node: pinion_machine::NodeId(0), size_kib: 2048, count: 6 };
+    let fallback = "0-1".parse().unwrap();
+    let wishes = HostWishes {
+        quiet_cpus: true,
+        realtime: true,
+        fallback,
+        huge_pages: vec![pages],
+        ..HostWishes::default()
+    };
+    guest.wish(wishes).unwrap();
+    let mut keeper = fake.keeper();
+    keeper.settle().unwrap();
+    let now: Vec<String> = EVERYTHING.iter().map(|(path, _)| fake.text(path)).collect();
+    // The send queue was CPUs 2 and 3 alone: it goes where what has no other place goes.
+    assert_eq!(now, ["f3", "0-1,4-7", "3", "3", "10", "0", "-1", "0"]);
+    let pages = "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages";
+    assert_eq!(fake.text(pages), "16");
+    guest.release().unwrap();
+    keeper.settle().unwrap();
+    assert_eq!(fake.all(), before);
+    assert_eq!(fake.text(pages), "10");
+}
+
+#[test]
+fn a_switch_that_a_profile_forbids_stays_and_pages_that_it_keeps_are_there() {
+    let fake = Fake::new();
+    fake.put_everything();
+    let pages = "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages";
+    fake.put(pages, "10");
+    let guest = fake.guest("a", "2-3", vec![]);
+    let mut keeper = fake.keeper();
+    keeper.allow([Knob::NumaBalancing].into());
+    keeper.keep_pages([((pinion_machine::NodeId(0), 2048), 32)].into());
+    keeper.settle().unwrap();
+    assert_eq!(fake.text("proc/sys/vm/stat_interval"), "1");
+    assert_eq!(fake.text("proc/sys/kernel/numa_balancing"), "0");
+    assert_eq!(fake.text(pages), "32");
+    drop(guest);
+    keeper.settle().unwrap();
+    assert_eq!(fake.text(pages), "32", "kept without guests");
+    keeper.keep_pages(Default::default());
+    keeper.settle().unwrap();
+    assert_eq!(fake.text(pages), "10");
+}
+
+#[test]
+fn a_setting_that_is_fought_over_is_left_alone_counted_and_told() {
+    let fake = Fake::new();
+    fake.irq(20, "0-7", "eth0");
+    let _guest = fake.guest("a", "2-3", vec![]);
+    let mut keeper = fake.keeper();
+    keeper.settle().unwrap();
+    let mut told = Vec::new();
+    for _ in 0..8 {
+        fake.put("proc/irq/20/smp_affinity_list", "0-7");
+        told.extend(keeper.settle().unwrap());
+    }
+    assert_eq!(fake.affinity(20), "0-7", "left alone");
+    assert!(told.iter().any(|n| matches!(n, Notice::Contested { .. })), "{told:?}");
+    assert_eq!(keeper.tally().left_alone, 1);
+    assert_eq!(keeper.tally().drifts.get("interrupt"), Some(&6));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -297,6 +387,7 @@ proptest! {
         turns in prop::collection::vec((0usize..3, any::<bool>()), 1..12),
     ) {
         let fake = Fake::new();
+        fake.put_everything();
         for (cpus, irq) in irqs.iter().zip(20..) {
             let cpus: CpuSet = cpus.iter().map(|c| pinion_machine::CpuId(*c)).collect();
             fake.irq(irq, &cpus.to_string(), "eth0");

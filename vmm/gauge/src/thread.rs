@@ -231,8 +231,8 @@ mod tests {
 
     #[test]
     fn a_guest_does_the_same_where_there_is_kvm() {
-        if !std::path::Path::new("/dev/kvm").exists() {
-            println!("skipped: this machine has no /dev/kvm");
+        if let Err(e) = std::fs::File::options().read(true).write(true).open("/dev/kvm") {
+            println!("skipped: no KVM here: {e}");
             return;
         }
         let gauge = Gauge::arm(&[0], Subject::Guest).unwrap();
