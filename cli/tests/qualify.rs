@@ -24,13 +24,14 @@ fn a_stall_is_seen_and_blamed_on_its_process() {
         all_phases(lab);
         stalled(lab);
         wrong_input(lab);
+        interrupted(lab);
         assert_eq!(must(lab, "ls -d /sys/fs/cgroup/pinion.* 2>/dev/null | wc -l", QUICK), "0\n");
     });
 }
 
 /// Both subjects, idle and loaded; the result is kept and drawn.
 fn all_phases(lab: &Lab) {
-    let text = must(lab, "pinion qualify --cpus 4,5 --for 1 --plot /gaps.svg", LONG);
+    let text = must(lab, "pinion qualify --cpus 4,5 --for 1 --plot /gaps.svg", LONG / 2);
     println!("{text}");
     for words in [
         "guest under load none",
@@ -65,7 +66,7 @@ fn stalled(lab: &Lab) {
         for i in $(seq 300); do G=$(ls -d /sys/fs/cgroup/pinion.*/cpus-5 2>/dev/null) && break; sleep 0.1; done; \
         sleep 0.5; staller $G/cgroup.threads 5 8 || exit 1; wait; cat /q.json";
     for subject in ["guest", "host"] {
-        let output = sh(lab, &script.replace("SUBJECT", subject), LONG);
+        let output = sh(lab, &script.replace("SUBJECT", subject), LONG / 2);
         let result: Value =
             serde_json::from_slice(&output.output).unwrap_or_else(|e| panic!("{e}: {}", both(&output)));
         let stalled = &result["phases"][0]["results"][1];
@@ -76,6 +77,20 @@ fn stalled(lab: &Lab) {
         let blamed = blamed.unwrap_or_else(|| panic!("{subject}: {causes:#?}"));
         assert!(blamed["worstNs"].as_u64().unwrap() >= 5_000_000, "{blamed}");
         println!("{subject}: {blamed}");
+    }
+}
+
+/// Ended by Ctrl-C, and killed: what it changed comes back, at once or with the next command.
+fn interrupted(lab: &Lab) {
+    let groups = "ls -d /sys/fs/cgroup/pinion.*/cpus-4 > /dev/null 2>&1";
+    for (signal, code) in [("INT", 1), ("KILL", 137)] {
+        let script = format!(
+            "(pinion qualify --cpus 4 --for 60 --subject host --no-save; echo \"code $?\") > /i.log 2>&1 & \
+                for i in $(seq 300); do {groups} && break; sleep 0.1; done; sleep 1; kill -{signal} $(pidof pinion); wait; \
+                tail -1 /i.log; pinion restore > /dev/null; cat /proc/sys/vm/stat_interval; \
+                ls -d /sys/fs/cgroup/pinion.* 2>/dev/null | wc -l"
+        );
+        assert_eq!(must(lab, &script, LONG / 2), format!("code {code}\n1\n0\n"), "{signal}");
     }
 }
 

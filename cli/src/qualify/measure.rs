@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use nix::sys::signalfd::SignalFd;
 use pinion_machine::CpuSet;
 use pinion_node_agent::{Blame, Cause, CpuResult, Gaps, Phase, Trace};
 use vmm_gauge::{Gauge, LONG_GAP_CYCLES, Record};
@@ -47,11 +48,22 @@ pub(super) struct Measurement<'a> {
     pub(super) cpus: &'a CpuSet,
     /// CPUs for the load.
     pub(super) others: CpuSet,
+    /// Signals that ask for the end.
+    pub(super) signals: SignalFd,
+    pub(super) ended: Cell<bool>,
     /// Whether it was said that nothing can be traced.
     pub(super) told: Cell<bool>,
 }
 
 impl Measurement<'_> {
+    /// Whether a signal asks for the end. Everything is put back then, as at any other end.
+    fn asked_to_end(&self) -> bool {
+        while let Ok(Some(_)) = self.signals.read_signal() {
+            self.ended.set(true);
+        }
+        self.ended.get()
+    }
+
     /// Makes the threads that measure.
     pub(super) fn arm(&self, subject: Subject) -> Result<Gauge, Failure> {
         let cpus: Vec<u32> = self.cpus.iter().map(|cpu| cpu.0).collect();
@@ -76,7 +88,7 @@ impl Measurement<'_> {
             })
             .ok();
         let running = load.start(&self.others);
-        let warm = gauge.run(WARM_UP, LONG_GAP_CYCLES, &mut |_| ()).map_err(Failure::failed)?;
+        let warm = gauge.run(WARM_UP, LONG_GAP_CYCLES, &mut |_| true).map_err(Failure::failed)?;
         let per_ns = warm.first().map_or(1.0, Record::cycles_per_ns);
         let threshold = cycles(self.options.blame_from, per_ns);
         if let Some(trace) = &trace {
@@ -85,8 +97,16 @@ impl Measurement<'_> {
         let before: HashMap<u32, Counters> = self.cpus.iter().map(|c| (c.0, Counters::of(c.0))).collect();
         let time = Duration::from_secs(self.options.seconds);
         let mut shown = Progress::new(subject, load, time);
-        let records = gauge.run(time, threshold, &mut |done| shown.at(done)).map_err(Failure::failed)?;
+        let mut go_on = |done| {
+            shown.at(done);
+            !self.asked_to_end()
+        };
+        let records = gauge.run(time, threshold, &mut go_on).map_err(Failure::failed)?;
         shown.end();
+        if self.ended.get() {
+            eprintln!("pinion: asked to end: nothing is kept");
+            return Err(Failure::Silent(1));
+        }
         drop(running);
         let blame = trace.map(|trace| trace.read().map(Blame::new)).transpose().map_err(Failure::failed)?;
         let result = |record: &Record| {

@@ -8,12 +8,15 @@ mod load;
 mod measure;
 mod report;
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::path::Path;
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pinion_machine::{CpuId, CpuSet, Machine};
 use pinion_node_agent::{Fingerprint, Isolation, Qualification};
-use pinion_planner::{Cell, Emulator, Holding, HoldingState, Occupancy, Placement, Vcpu};
+use pinion_planner::{Emulator, Holding, HoldingState, Occupancy, Placement, Vcpu};
 
 use crate::arguments::{QualifyOptions, ReportFormat};
 use crate::failure::Failure;
@@ -57,11 +60,15 @@ fn run_on(options: &QualifyOptions, machine: &Machine, host: &mut Hosting) -> Re
     host.prepare(machine, &placement, &mut claim, hosting::wishes(&placement, true, &[]))?;
     host.settle()?;
     let pid = i32::try_from(std::process::id()).unwrap_or(0);
+    // Before any thread is made, so that none of them takes a signal.
+    let signals = signals().map_err(|e| Failure::failed(std::io::Error::from(e)))?;
     let measurement = Measurement {
         options,
         cpus: &cpus,
         others: machine.online().difference(&cpus),
-        told: std::cell::Cell::new(false),
+        told: Cell::new(false),
+        signals,
+        ended: Cell::new(false),
     };
     let arm = |subject: &Subject| Ok((*subject, measurement.arm(*subject)?));
     let gauges: Vec<_> = options.subjects.iter().map(arm).collect::<Result<_, Failure>>()?;
@@ -83,6 +90,15 @@ fn run_on(options: &QualifyOptions, machine: &Machine, host: &mut Hosting) -> Re
         ReportFormat::Json => output::document(Qualification::KIND, &result),
         ReportFormat::Text => output::text(&report::text(&result)),
     }
+}
+
+fn signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
 fn release(claim: Claim) -> Result<(), Failure> {
@@ -145,7 +161,7 @@ fn placement(cpus: &CpuSet, occupancy: &Occupancy) -> Placement {
         vcpus: (0..).zip(cpus.iter()).map(vcpu).collect(),
         emulator: Emulator { cpus: occupancy.housekeeping.clone() },
         io_threads: Vec::new(),
-        cells: Vec::<Cell>::new(),
+        cells: Vec::new(),
         devices: Vec::new(),
     }
 }

@@ -88,6 +88,10 @@ impl Desk {
                 }
                 Ok(Command::Changed(what)) => {
                     self.count(what);
+                    if what == "process" {
+                        // Where it cannot be tidied, the next guest does.
+                        let _ = self.ledger.tidy_sockets();
+                    }
                     if what == "machine" {
                         self.tended.forget_machine();
                     }

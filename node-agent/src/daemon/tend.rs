@@ -96,7 +96,7 @@ impl Tended {
         let obstacles = self.profile.obstacles(&machine, &document);
         self.obstacles = obstacles.iter().map(|o| format!("{}: {o}", self.profile_path.display())).collect();
         if obstacles.is_empty()
-            && let Some(reserved) = self.profile.reserved(&machine)
+            && let reserved = self.profile.reserved(&machine).unwrap_or_default()
             && reserved != document.housekeeping
             && let Err(e) = ledger.set_housekeeping(reserved)
         {

@@ -12,6 +12,8 @@ use pinion_machine::CpuSet;
 /// What is traced.
 const EVENTS: [&str; 5] =
     ["sched/sched_switch", "irq/irq_handler_entry", "irq/softirq_entry", "irq_vectors", "nmi"];
+/// What the names of our instances begin with.
+const NAME: &str = "pinion-qualify-";
 /// Memory of each CPU's trace, KiB; older events go when it is full.
 const BUFFER_KIB: u32 = 4096;
 /// Longest trace that is read, lines.
@@ -52,7 +54,8 @@ impl Trace {
     /// # Errors
     /// [`TraceError`]; nothing is traced then.
     pub fn start(tracing: &Path, cpus: &CpuSet) -> Result<Self, TraceError> {
-        let folder = tracing.join("instances").join(format!("pinion-qualify-{}", std::process::id()));
+        sweep(&tracing.join("instances"));
+        let folder = tracing.join("instances").join(format!("{NAME}{}", std::process::id()));
         fs::create_dir(&folder).map_err(|source| TraceError { path: folder.clone(), source })?;
         let trace = Self { folder };
         trace.write("trace_clock", "x86-tsc")?;
@@ -101,6 +104,18 @@ impl Drop for Trace {
         // Best effort: it costs memory, and is gone with the next boot.
         let _ = self.write("events/enable", "0");
         let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// Takes away what measurements that were killed have left.
+fn sweep(instances: &Path) {
+    for entry in fs::read_dir(instances).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|n| n.strip_prefix(NAME));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Another measurement may be quicker.
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 

@@ -103,7 +103,8 @@ impl Gauge {
         self.workers.iter().map(|w| w.thread.tid()).collect()
     }
 
-    /// Measures on all CPUs at once; gaps of at least `threshold` cycles are kept one by one.
+    /// Measures on all CPUs at once; gaps of at least `threshold` cycles are kept one by one. `meanwhile` is called some
+    /// times a second with the time that has passed; it ends the measurement early by answering false.
     ///
     /// # Errors
     /// [`GaugeError`].
@@ -111,7 +112,7 @@ impl Gauge {
         &self,
         time: Duration,
         threshold: usize,
-        meanwhile: &mut dyn FnMut(Duration),
+        meanwhile: &mut dyn FnMut(Duration) -> bool,
     ) -> Result<Vec<Record>, GaugeError> {
         let threshold = u32::try_from(threshold.clamp(1, LONG_GAP_CYCLES)).unwrap_or(1);
         for worker in &self.workers {
@@ -134,7 +135,9 @@ impl Gauge {
         let (began, first) = (Instant::now(), tsc());
         while began.elapsed() < time {
             std::thread::sleep(time.saturating_sub(began.elapsed()).min(Duration::from_millis(200)));
-            meanwhile(began.elapsed());
+            if !meanwhile(began.elapsed()) {
+                break;
+            }
         }
         self.stop();
         let (took, last) = (began.elapsed(), tsc());
@@ -216,7 +219,7 @@ mod tests {
         let gauge = Gauge::arm(&[0], Subject::Host).unwrap();
         for _ in 0..2 {
             let time = Duration::from_millis(50);
-            let records = gauge.run(time, 20_000, &mut |_| ()).unwrap();
+            let records = gauge.run(time, 20_000, &mut |_| true).unwrap();
             let record = records.first().unwrap();
             assert!(record.samples() > 10_000, "{}", record.samples());
             assert!(record.counts.iter().skip(20_000).all(|n| *n == 0));
@@ -236,7 +239,7 @@ mod tests {
             return;
         }
         let gauge = Gauge::arm(&[0], Subject::Guest).unwrap();
-        let records = gauge.run(Duration::from_millis(200), 20_000, &mut |_| ()).unwrap();
+        let records = gauge.run(Duration::from_millis(200), 20_000, &mut |_| true).unwrap();
         assert!(records.first().unwrap().samples() > 1000);
     }
 }
