@@ -257,3 +257,66 @@ fn write(path: &Path, text: &str) -> Result<(), PartitionError> {
     let mut file = fs::OpenOptions::new().write(true).open(path).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_control_groups_says_what_to_boot_with() {
+        let root = tempfile::tempdir().unwrap();
+        let partitions = Partitions::below(root.path().join("cgroup"), root.path().join("proc"));
+        let cpus = "2-3".parse().unwrap();
+        let refused = partitions.make(7, &cpus, &CpuSet::new()).unwrap_err();
+        assert!(matches!(refused, PartitionError::Absent));
+        assert!(refused.to_string().contains("unified_cgroup_hierarchy"));
+        assert_eq!(partitions.isolation(7), Isolation::Pinned);
+        assert!(partitions.sweep(&[]));
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_made_names_its_file() {
+        let root = tempfile::tempdir().unwrap();
+        let (cgroups, proc) = (root.path().join("cgroup"), root.path().join("proc"));
+        fs::create_dir_all(proc.join("7")).unwrap();
+        fs::create_dir_all(&cgroups).unwrap();
+        fs::write(proc.join("7/cgroup"), "0::/\n").unwrap();
+        fs::write(cgroups.join("cgroup.controllers"), "cpuset cpu\n").unwrap();
+        let partitions = Partitions::below(cgroups, proc);
+        let refused = partitions.make(7, &"2".parse().unwrap(), &CpuSet::new()).unwrap_err();
+        assert!(refused.to_string().contains("pinion.7/cgroup.type"), "{refused}");
+    }
+
+    #[test]
+    fn only_our_own_groups_of_processes_that_are_gone_are_taken_away() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["pinion.7", "pinion.7.cpus-0-1", "pinion.8", "pinion.x", "system.slice", "pinion"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        fs::create_dir(root.path().join("pinion.7/cpus-2")).unwrap();
+        let partitions = Partitions::below(root.path().to_owned(), root.path().to_owned());
+        assert!(partitions.sweep(&[8]));
+        let mut left: Vec<_> = fs::read_dir(root.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["pinion", "pinion.8", "pinion.x", "system.slice"]);
+    }
+
+    #[test]
+    fn a_partition_that_the_kernel_calls_invalid_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("pinion.7")).unwrap();
+        let partitions = Partitions::below(root.path().to_owned(), root.path().to_owned());
+        for (text, isolation) in [
+            ("isolated\n", Isolation::Isolated),
+            ("root\n", Isolation::Exclusive),
+            ("isolated invalid (Cpu list in cpuset.cpus not exclusive)\n", Isolation::Pinned),
+            ("member\n", Isolation::Pinned),
+        ] {
+            fs::write(root.path().join("pinion.7/cpuset.cpus.partition"), text).unwrap();
+            assert_eq!(partitions.isolation(7), isolation, "{text}");
+        }
+    }
+}

@@ -135,19 +135,22 @@ pub fn run(options: &AgentOptions, ready: impl FnOnce(Option<SocketAddr>)) -> Re
         events: BTreeMap::new(),
         has_routes: false,
     };
-    let desk = thread::Builder::new()
-        .name("desk".into())
-        .spawn(move || desk.work(&work))
-        .map_err(failed("make a thread"))?;
+    let (lives, gone) = oneshot::channel::<()>();
+    let work = move || {
+        desk.work(&work);
+        drop(lives);
+    };
+    let desk = thread::Builder::new().name("desk".into()).spawn(work).map_err(failed("make a thread"))?;
     let pages =
         options.pages.map(|a| Endpoint::open(a, || (), move |path| page::page(&node, path))).transpose()?;
     ready(pages.as_ref().map(Endpoint::address));
-    let served = serve(listener, signals, commands.clone());
+    let served = serve(listener, signals, gone, commands.clone());
     let _ = commands.send(Command::Quit);
-    // It cannot be helped that it panicked.
-    let _ = desk.join();
+    let worked = desk.join();
     drop(pages);
     let _ = fs::remove_file(&socket);
+    // Nothing can be changed without it: whoever supervises the agent starts it anew.
+    worked.map_err(|_| failed("go on: its desk has panicked")(io::ErrorKind::Other.into()))?;
     served.map_err(failed("serve the agent's socket"))
 }
 
@@ -181,6 +184,7 @@ fn signals() -> io::Result<oneshot::Receiver<()>> {
 fn serve(
     listener: std::os::unix::net::UnixListener,
     end: oneshot::Receiver<()>,
+    gone: oneshot::Receiver<()>,
     desk: Sender<Command>,
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -189,7 +193,10 @@ fn serve(
         let serving = tokio::task::spawn_local(pinion_endpoint::serve(listener, move |caller| {
             answer(Rc::clone(&desk), caller)
         }));
-        let _ = end.await;
+        tokio::select! {
+            _ = end => {}
+            _ = gone => {}
+        }
         serving.abort();
         Ok(())
     })

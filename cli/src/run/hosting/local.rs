@@ -1,5 +1,6 @@
 //! A host that this command keeps itself: there is no node agent.
 
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use pinion_machine::{Bdf, Machine};
@@ -66,6 +67,9 @@ impl LocalHost {
     }
 
     pub(super) fn settle(&mut self) -> Result<(), Failure> {
+        if self.has_agent() {
+            return Ok(());
+        }
         let notices = self.keeper.settle().map_err(Failure::failed)?;
         notices.iter().for_each(report::notice);
         Ok(())
@@ -101,7 +105,7 @@ impl LocalHost {
     }
 
     pub(super) fn tend(&mut self) {
-        if !self.tended {
+        if !self.tended || self.has_agent() {
             return;
         }
         self.times = self.times.wrapping_add(1);
@@ -113,13 +117,21 @@ impl LocalHost {
     }
 
     pub(super) fn route(&mut self) {
-        if self.tended {
+        if self.tended && !self.has_agent() {
             Self::tell(self.keeper.route());
         }
     }
 
     pub(super) fn let_go(&mut self) {
-        Self::tell(self.keeper.settle());
+        if !self.has_agent() {
+            Self::tell(self.keeper.settle());
+        }
+    }
+
+    /// An agent that was started meanwhile looks after these guests too, by its profile: two would work against each
+    /// other.
+    fn has_agent(&self) -> bool {
+        UnixStream::connect(self.ledger.agent_socket()).is_ok()
     }
 
     /// A running guest does not end because its host cannot be looked after.
