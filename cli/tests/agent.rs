@@ -16,21 +16,8 @@ while read -r line; do echo \"HEARD $line\"; done
 while true; do sleep 1; done
 ";
 
-const SPEC: &str = r#"
-apiVersion: kubevirt.io/v1
-kind: VirtualMachineInstance
-metadata: {name: NAME}
-spec:
-  terminationGracePeriodSeconds: 1
-  domain:
-    cpu: {cores: 1, threads: 2, dedicatedCpuPlacement: true, numa: {guestMappingPassthrough: {}}}
-    memory: {guest: 128Mi, hugepages: {pageSize: 2Mi}}
-    firmware:
-      kernelBoot:
-        kernelArgs: quiet
-        container: {image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}
-    devices: {autoattachPodInterface: false}
-"#;
+/// A guest with one core to itself.
+const SPEC: &str = include_str!("lab/one-core.yaml");
 
 /// Every file that may be changed for guests, with its content.
 const ALL_FILES: &str = "cd /; for f in proc/irq/default_smp_affinity proc/irq/*/smp_affinity_list \

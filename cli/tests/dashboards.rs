@@ -18,21 +18,8 @@ use lab::{LONG, QUICK, both, must, on_lab, sh};
 use pinion_lab::{Cache, Files, Lab, Shape, debian_program};
 use serde_json::Value;
 
-const SPEC: &str = r#"
-apiVersion: kubevirt.io/v1
-kind: VirtualMachineInstance
-metadata: {name: NAME}
-spec:
-  terminationGracePeriodSeconds: 1
-  domain:
-    cpu: {cores: 1, threads: 2, dedicatedCpuPlacement: true, numa: {guestMappingPassthrough: {}}}
-    memory: {guest: 128Mi, hugepages: {pageSize: 2Mi}}
-    firmware:
-      kernelBoot:
-        kernelArgs: quiet
-        container: {image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}
-    devices: {autoattachPodInterface: false}
-"#;
+/// A guest with one core to itself.
+const SPEC: &str = include_str!("lab/one-core.yaml");
 
 const PROFILE: &str = "
 apiVersion: pinion.dev/v1alpha1
@@ -52,7 +39,7 @@ fn manifest(name: &str) -> PathBuf {
 fn every_panel_and_rule_returns_data_and_the_page_is_whole() {
     let prometheus = debian_program(&Cache::of_user(), "prometheus", "usr/bin/prometheus");
     if let Err(e) = &prometheus {
-        println!("dashboards are skipped: no Prometheus: {e}");
+        println!("skipped: the dashboards: no Prometheus: {e}");
     }
     on_lab("dashboards", &Shape::small(), "while true; do sleep 1; done", &Files::new(), |lab| {
         start(lab);
@@ -273,7 +260,7 @@ fn rules(server: SocketAddr) {
 fn looked_at(lab: &Lab) {
     let browsers = ["/usr/bin/chromium-headless-shell", "/usr/bin/chromium"];
     let Some(browser) = browsers.into_iter().find(|b| Path::new(b).exists()) else {
-        println!("the page is not looked at: no Chromium on this machine");
+        println!("skipped: the page is not looked at: no Chromium on this machine");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

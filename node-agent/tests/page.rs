@@ -88,7 +88,7 @@ fn it_shows_every_cpu_and_guest_of_a_large_machine() {
 fn look(page: &str, cpus: usize) {
     let browsers = ["/usr/bin/chromium-headless-shell", "/usr/bin/chromium"];
     let Some(browser) = browsers.into_iter().find(|b| Path::new(b).exists()) else {
-        println!("the page is not looked at: no Chromium on this machine");
+        println!("skipped: the page is not looked at: no Chromium on this machine");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

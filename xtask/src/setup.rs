@@ -55,21 +55,26 @@ pub(crate) fn setup() -> anyhow::Result<()> {
 
 /// What single tests need, and say so where it cannot be had: Prometheus, unpacked into the cache, and a browser.
 fn optional(cache: &Cache) {
+    let cached = !cache.entries("programs").is_empty();
+    let browser = || BROWSERS.iter().any(|b| Path::new(b).exists());
+    if (!cached || !browser()) && !has_package_lists() {
+        // Without a network, the two below say what is missing.
+        let _ = privileged(&["apt-get", "update", "-qq"]);
+    }
     let began = Instant::now();
     match pinion_lab::debian_program(cache, "prometheus", "usr/bin/prometheus") {
         Ok(_) => println!("Prometheus ({:.1} s)", began.elapsed().as_secs_f32()),
         Err(e) => println!("no Prometheus, so that dashboards are not tested: {e}"),
     }
     let began = Instant::now();
-    let there = || BROWSERS.iter().any(|b| Path::new(b).exists());
-    if !there() {
+    if !browser() {
         let install =
             ["apt-get", "install", "-qq", "--yes", "--no-install-recommends", "chromium-headless-shell"];
         if let Err(e) = privileged(&install) {
             println!("no browser, so that the agent's page is not looked at: {e:#}");
         }
     }
-    if there() {
+    if browser() {
         println!("headless Chromium ({:.1} s)", began.elapsed().as_secs_f32());
     }
 }
