@@ -10,11 +10,18 @@ pub(crate) fn checks(files: &KernelFiles) -> Vec<Check> {
 fn isolated(files: &KernelFiles) -> Check {
     const NAME: &str = "isolated cpus";
     let cpus = files.cpus("sys/devices/system/cpu/isolated");
+    if cpus.is_empty() && has_cpusets(files) {
+        return Check::holds(
+            NAME,
+            "none from boot on: each guest's CPUs are isolated while it runs (cgroups)",
+        );
+    }
     if cpus.is_empty() {
         return Check::lacks(
             NAME,
             "none: other programs may run on dedicated CPUs",
-            "boot with isolcpus=managed_irq,domain,LIST; Pinion then dedicates only these",
+            "boot with systemd.unified_cgroup_hierarchy=1, so that each guest's CPUs can be isolated while it runs, or \
+             with isolcpus=managed_irq,domain,LIST",
         );
     }
     Check::holds(NAME, cpus.to_string())
@@ -90,6 +97,11 @@ fn irqbalance(files: &KernelFiles) -> Check {
     Check::holds(NAME, "not running")
 }
 
+fn has_cpusets(files: &KernelFiles) -> bool {
+    let controllers = files.text("sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    controllers.split_whitespace().any(|c| c == "cpuset")
+}
+
 fn cgroups(files: &KernelFiles) -> Check {
     const NAME: &str = "cgroups";
     match files.text("sys/fs/cgroup/cgroup.controllers") {
@@ -103,7 +115,7 @@ fn cgroups(files: &KernelFiles) -> Check {
         ),
         None => Check::lacks(
             NAME,
-            "version 1 or none: a container runtime may reset the affinity of guests",
+            "version 1 or none: other tasks may run on guests' CPUs, and a container runtime may reset their affinity",
             "boot with systemd.unified_cgroup_hierarchy=1, or `sudo mount -t cgroup2 none /sys/fs/cgroup`",
         ),
     }
