@@ -256,14 +256,11 @@ pub(crate) struct NameOptions {
 
 The launcher remembers the last 256 KiB.")]
 pub(crate) struct LogsOptions {
-    /// Guest, as `pinion ps` shows it
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) of: NameOptions,
     /// Go on until the guest's end
     #[arg(short, long)]
     pub(crate) follow: bool,
-    #[command(flatten)]
-    pub(crate) guests: GuestOptions,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
-mod cause;
 pub mod certificate;
 mod console;
 mod control;
@@ -22,12 +21,12 @@ mod session;
 mod spec;
 mod trouble;
 
-pub use cause::chain;
 pub use console::TerminalMode;
 pub use control::ControlError;
 pub use end::End;
 pub use event::{Event, Events};
 pub use guest::{Guest, GuestError};
 pub use native::Native;
+pub use pinion_endpoint::chain;
 pub use session::{Session, SessionError};
 pub use spec::{AuditPolicy, ConsoleMode, LaunchSpec, SpecError};

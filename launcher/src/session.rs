@@ -22,7 +22,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pinion_endpoint::{Endpoint, EndpointError, Page};
 
 use crate::backend::{ArmedGuest, Backend, GuestEnd, RunningGuest};
-use crate::cause::chain;
 use crate::certificate::{self, Auditor, Certificate, Depth, Plan, Repair, Subjects, Verdict};
 use crate::console::{Console, Typed};
 use crate::control::{Control, ControlError, Parts};
@@ -34,6 +33,7 @@ use crate::monitor::Monitor;
 use crate::sandbox;
 use crate::spec::LaunchSpec;
 use crate::trouble::Trouble;
+use pinion_endpoint::chain;
 use vmm_machine::ConsoleConfig;
 
 /// Every so many checks, pages are counted again: that costs more than looking at threads.

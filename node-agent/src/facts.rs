@@ -8,16 +8,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pinion_machine::{Bdf, CpuSet, Machine, NodeId, PageSize, obstacles};
+use pinion_machine::{Bdf, Machine, NodeId, PageSize, obstacles};
 use pinion_planner::{
     CpuPolicy, CpuRequest, GuestTopology, MemoryRequest, NumaPolicy, Occupancy, Request, plan,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::cpuinfo::CpuInfo;
 use crate::partition::Isolation;
 
 /// Where facts are written unless another file is named: beside the ledger.
 pub const FACTS_FILE: &str = "node.json";
+
+/// Labels by name.
+pub type Labels = BTreeMap<String, String>;
 
 /// Facts about a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +36,7 @@ pub struct NodeFacts {
     /// Counts the changes of who holds what.
     pub generation: u64,
     /// What a scheduler selects by.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// By NUMA node with CPUs or memory.
     pub nodes: Vec<NodeRoom>,
     /// vCPUs of the largest guest with dedicated CPUs that would be placed now.
@@ -81,19 +85,22 @@ pub struct Sources<'a> {
     pub isolation: Isolation,
     /// The latency class that was measured and still holds.
     pub latency_class: Option<&'a str>,
+    /// The processor's labels ([`cpu_labels`]).
+    pub cpu_labels: &'a Labels,
     /// Where `/proc` and `/sys` are.
     pub root: &'a Path,
 }
 
 impl NodeFacts {
-    /// Of a node.
+    /// Of a node. The largest guest is planned, unless it is known.
     #[must_use]
-    pub fn of(name: &str, sources: Sources<'_>) -> Self {
+    pub fn of(name: &str, sources: Sources<'_>, largest: Option<u32>) -> Self {
         let Sources { machine, occupancy, isolation, .. } = sources;
         let nodes = rooms(machine, occupancy, sources.root);
         let devices = devices(machine, occupancy);
-        let largest = largest_guest(machine, occupancy);
-        let mut labels = hardware_labels(sources.root);
+        let largest = largest.unwrap_or_else(|| largest_guest(machine, occupancy));
+        let mut labels = sources.cpu_labels.clone();
+        switch_labels(&mut labels, sources.root);
         own_labels(&mut labels, &sources, &nodes, &devices, largest);
         Self {
             api_version: "pinion.dev/v1alpha1".to_owned(),
@@ -108,17 +115,6 @@ impl NodeFacts {
         }
     }
 
-    /// The same node a moment later, with the same guests: the largest guest is not planned anew.
-    #[must_use]
-    pub fn renewed(last: &Self, sources: Sources<'_>) -> Self {
-        let Sources { machine, occupancy, isolation, .. } = sources;
-        let nodes = rooms(machine, occupancy, sources.root);
-        let devices = devices(machine, occupancy);
-        let mut labels = hardware_labels(sources.root);
-        own_labels(&mut labels, &sources, &nodes, &devices, last.largest_guest_vcpus);
-        Self { labels, nodes, devices, isolation: Some(isolation), ..last.clone() }
-    }
-
     /// Writes them: whoever reads meanwhile sees the old ones or these.
     ///
     /// # Errors
@@ -130,14 +126,9 @@ impl NodeFacts {
     }
 }
 
-/// CPUs that a guest may still get.
-fn free_cpus(machine: &Machine, occupancy: &Occupancy) -> CpuSet {
-    let held = occupancy.holdings.iter().fold(occupancy.housekeeping.clone(), |all, h| all.union(&h.cpus));
-    machine.online().difference(&held)
-}
-
-fn rooms(machine: &Machine, occupancy: &Occupancy, root: &Path) -> Vec<NodeRoom> {
-    let free = free_cpus(machine, occupancy);
+/// What is free on each node now.
+pub(crate) fn rooms(machine: &Machine, occupancy: &Occupancy, root: &Path) -> Vec<NodeRoom> {
+    let free = occupancy.free(machine);
     let room = |node: &pinion_machine::Node| {
         let cores = machine.cores.iter().filter(|c| c.node == Some(node.id));
         let pages = node.huge_pages.iter().map(|pool| {
@@ -154,7 +145,7 @@ fn rooms(machine: &Machine, occupancy: &Occupancy, root: &Path) -> Vec<NodeRoom>
 }
 
 /// Free huge pages as the kernel says now: a machine that was read earlier knows no better.
-pub(crate) fn free_pages(root: &Path, node: NodeId, size: PageSize) -> Option<u64> {
+fn free_pages(root: &Path, node: NodeId, size: PageSize) -> Option<u64> {
     let path = format!(
         "sys/devices/system/node/node{node}/hugepages/hugepages-{}kB/free_hugepages",
         size.bytes() >> 10
@@ -203,39 +194,37 @@ fn guest(vcpus: u32) -> Request {
     }
 }
 
-/// KubeVirt's labels.
-fn hardware_labels(root: &Path) -> BTreeMap<String, String> {
-    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default().trim().to_owned();
-    let cpuinfo = text("proc/cpuinfo");
-    let field = |name: &str| {
-        let line = cpuinfo.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == name));
-        line.and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_owned()).unwrap_or_default()
-    };
-    let mut labels = BTreeMap::new();
-    let mut set = |name: String| labels.insert(name, "true".to_owned());
-    match field("vendor_id").as_str() {
-        "GenuineIntel" => drop(set("cpu-vendor.node.kubevirt.io/Intel".into())),
-        "AuthenticAMD" => drop(set("cpu-vendor.node.kubevirt.io/AMD".into())),
+/// KubeVirt's labels of the processor. To be kept: nothing changes them while the host runs.
+#[must_use]
+pub fn cpu_labels(root: &Path) -> Labels {
+    let cpu = CpuInfo::below(root);
+    let mut labels = Labels::new();
+    let mut set = |name: String| drop(labels.insert(name, "true".to_owned()));
+    match cpu.field("vendor_id") {
+        "GenuineIntel" => set("cpu-vendor.node.kubevirt.io/Intel".into()),
+        "AuthenticAMD" => set("cpu-vendor.node.kubevirt.io/AMD".into()),
         _ => {}
     }
-    let flags = field("flags");
-    let flags: Vec<&str> = flags.split_whitespace().collect();
+    let flags: Vec<&str> = cpu.field("flags").split_whitespace().collect();
     for flag in &flags {
         set(format!("cpu-feature.node.kubevirt.io/{}", libvirt_name(flag)));
     }
     if flags.contains(&"constant_tsc") && flags.contains(&"nonstop_tsc") {
         set("cpu-feature.node.kubevirt.io/invtsc".into());
     }
-    if text("proc/sys/kernel/sched_rt_runtime_us") == "-1" {
-        set("kubevirt.io/realtime".into());
-    }
-    if text("sys/kernel/mm/ksm/run") == "1" {
-        set("kubevirt.io/ksm-enabled".into());
-    }
-    if root.join("dev/kvm").exists() {
-        set("kubevirt.io/schedulable".into());
-    }
     labels
+}
+
+/// KubeVirt's labels of what may be switched on and off.
+fn switch_labels(labels: &mut Labels, root: &Path) {
+    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default().trim().to_owned();
+    let switches = [
+        ("kubevirt.io/realtime", text("proc/sys/kernel/sched_rt_runtime_us") == "-1"),
+        ("kubevirt.io/ksm-enabled", text("sys/kernel/mm/ksm/run") == "1"),
+        ("kubevirt.io/schedulable", root.join("dev/kvm").exists()),
+    ];
+    let on = switches.into_iter().filter(|(_, on)| *on);
+    labels.extend(on.map(|(name, _)| (name.to_owned(), "true".to_owned())));
 }
 
 /// The name that libvirt, and so KubeVirt's specs, have for what the kernel calls otherwise.
@@ -251,7 +240,7 @@ fn libvirt_name(flag: &str) -> String {
 }
 
 fn own_labels(
-    labels: &mut BTreeMap<String, String>,
+    labels: &mut Labels,
     sources: &Sources<'_>,
     nodes: &[NodeRoom],
     devices: &[DevicePlace],
@@ -296,6 +285,7 @@ fn own_labels(
 
 #[cfg(test)]
 mod tests {
+    use pinion_machine::CpuSet;
     use pinion_planner::{Holding, HoldingState, Shape};
 
     use super::*;
@@ -309,7 +299,15 @@ mod tests {
         let isolation = Isolation::Isolated;
         NodeFacts::of(
             "n",
-            Sources { machine: &machine, occupancy, isolation, latency_class: Some("20us"), root },
+            Sources {
+                machine: &machine,
+                occupancy,
+                isolation,
+                latency_class: Some("20us"),
+                cpu_labels: &Labels::new(),
+                root,
+            },
+            None,
         )
     }
 
@@ -350,7 +348,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let labels = hardware_labels(root.path());
+        let mut labels = cpu_labels(root.path());
+        switch_labels(&mut labels, root.path());
         for label in [
             "cpu-vendor.node.kubevirt.io/AMD",
             "cpu-feature.node.kubevirt.io/avx2",

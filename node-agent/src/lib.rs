@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cpuinfo;
 mod daemon;
 mod drivers;
 mod facts;
@@ -23,7 +24,7 @@ pub use daemon::{
     NodeStatus, NoticeText, Shown, Told, html as page_html, merge, metrics_page, parse, run as run_agent,
 };
 pub use drivers::{DriverError, PciBus, Rebound, UNBIND_LIMIT};
-pub use facts::{DevicePlace, FACTS_FILE, NodeFacts, NodeRoom, Sources};
+pub use facts::{DevicePlace, FACTS_FILE, Labels, NodeFacts, NodeRoom, Sources, cpu_labels};
 pub use ledger::{
     DEFAULT_LEDGER_PATH, Holder, Ledger, LedgerDocument, LedgerEntry, LedgerError, Reservation, ReserveError,
 };

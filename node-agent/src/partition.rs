@@ -98,11 +98,9 @@ impl Partitions {
         controllers.split_whitespace().any(|c| c == "cpuset")
     }
 
-    /// Whether there are any, or controllers are needed for them.
-    pub(crate) fn of(&self) -> Vec<i32> {
-        let mut pids: Vec<i32> = self.folders().into_iter().map(|(pid, _)| pid).collect();
-        pids.dedup();
-        pids
+    /// Whether there are any now.
+    pub(crate) fn exist(&self) -> bool {
+        !self.folders().is_empty()
     }
 
     fn folders(&self) -> Vec<(i32, PathBuf)> {

@@ -5,9 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+mod cause;
 pub mod guest;
 mod http;
 mod socket;
 
+pub use cause::chain;
 pub use http::{Endpoint, EndpointError, Page};
 pub use socket::{AskError, Caller, LONGEST_LINE, Peer, Refusal, Reply, SocketError, ask, bind, open, serve};

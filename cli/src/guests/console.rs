@@ -23,7 +23,7 @@ const ESCAPE: u8 = 0x1d;
 /// # Errors
 /// Where there is no such guest, or it cannot be asked.
 pub(crate) fn run(options: &NameOptions) -> Result<(), Failure> {
-    let guest = Guest::find(&options.guests.ledger, &options.guests.namespace, &options.name)?;
+    let guest = Guest::named(options)?;
     let (_, stream, first): (Value, _, _) =
         open(&guest.socket(), &GuestRequest::Console, ANSWER_WITHIN).map_err(|e| guest.silent(e))?;
     let terminal = TerminalMode::of_standard_input().map_err(Failure::failed)?;

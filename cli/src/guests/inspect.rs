@@ -14,7 +14,7 @@ use crate::output;
 /// # Errors
 /// Where there is no such guest, or it cannot be asked.
 pub(crate) fn run(options: &NameOptions) -> Result<(), Failure> {
-    let guest = Guest::find(&options.guests.ledger, &options.guests.namespace, &options.name)?;
+    let guest = Guest::named(options)?;
     let mut body: Value = guest.ask(&GuestRequest::Inspect)?;
     let isolation = Keeper::new(&Ledger::at(&options.guests.ledger)).isolation(guest.pid());
     if let Some(map) = body.as_object_mut() {

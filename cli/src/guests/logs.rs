@@ -15,7 +15,7 @@ use crate::failure::Failure;
 /// # Errors
 /// Where there is no such guest, or it cannot be asked.
 pub(crate) fn run(options: &LogsOptions) -> Result<(), Failure> {
-    let guest = Guest::find(&options.guests.ledger, &options.guests.namespace, &options.name)?;
+    let guest = Guest::named(&options.of)?;
     let request = GuestRequest::Logs { follow: options.follow };
     let (_, mut stream, first): (Value, _, _) =
         open(&guest.socket(), &request, ANSWER_WITHIN).map_err(|e| guest.silent(e))?;

@@ -15,6 +15,7 @@ use pinion_endpoint::{AskError, ask};
 use pinion_node_agent::{Ledger, LedgerEntry};
 use serde::de::DeserializeOwned;
 
+use crate::arguments::NameOptions;
 use crate::failure::Failure;
 
 pub(crate) use audit::run as audit;
@@ -63,6 +64,11 @@ impl Guest {
         let running = all.iter().map(|g| g.owner().to_owned()).collect();
         let absent = || Failure::invalid(GuestError::Absent { owner: owner.clone(), running });
         all.into_iter().find(|g| g.owner() == owner).ok_or_else(absent)
+    }
+
+    /// The one that a command names.
+    pub(crate) fn named(options: &NameOptions) -> Result<Self, Failure> {
+        Self::find(&options.guests.ledger, &options.guests.namespace, &options.name)
     }
 
     pub(crate) fn owner(&self) -> &str {

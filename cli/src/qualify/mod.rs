@@ -124,8 +124,7 @@ fn plan(
     let mut occupancy = taken.clone();
     machine::set_housekeeping(&mut occupancy, machine, options.housekeeping.as_ref())
         .map_err(Unplaced::Failed)?;
-    let held = occupancy.holdings.iter().fold(CpuSet::new(), |all, h| all.union(&h.cpus));
-    let free = machine.online().difference(&held).difference(&occupancy.housekeeping);
+    let free = occupancy.free(machine);
     let cpus = match &options.cpus {
         Some(given) => {
             let wrong = given.difference(&free);

@@ -29,7 +29,7 @@ impl Authority {
         ledger: &LedgerDocument,
     ) -> Result<(), Refusal> {
         let denied = |message: String| Err(Refusal::new("NotPermitted", message));
-        if matches!(request, AgentRequest::Ledger | AgentRequest::Status) {
+        if !request.is_change() {
             return Ok(());
         }
         let Some(owner) = request.owner() else {

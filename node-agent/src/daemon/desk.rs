@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pinion_discovery::{From, discover};
-use pinion_endpoint::{Peer, Refusal};
+use pinion_endpoint::{Peer, Refusal, chain};
 use pinion_planner::Holding;
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -77,9 +77,12 @@ impl Desk {
             match commands.recv_timeout(wait) {
                 Ok(Command::Quit) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Command::Ask(peer, request, to)) => {
+                    let changes = request.is_change();
                     // Whoever asked may have gone.
                     let _ = to.send(self.answer(peer, request));
-                    self.publish();
+                    if changes {
+                        self.publish();
+                    }
                 }
                 Ok(Command::Wrote(file, writer)) => {
                     self.count("write");
@@ -198,7 +201,7 @@ impl Desk {
             occupancy: document.occupancy(),
         };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
-        self.watched.set(pids, self.keeper.watched());
+        self.watched.set(pids, self.keeper.watched(&document));
     }
 
     /// Answers a request.
@@ -327,16 +330,4 @@ fn value<T: serde::Serialize>(of: &T) -> Answer {
 
 fn refused(error: &LedgerError) -> Refusal {
     Refusal::new(error.reason(), chain(error))
-}
-
-/// An error and its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

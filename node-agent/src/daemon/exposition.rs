@@ -9,7 +9,7 @@ use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
 
 use super::gather::Usage;
 use super::status::{GuestRow, NodeStatus};
-use crate::facts::free_pages;
+use crate::facts::rooms;
 use crate::partition::Isolation;
 use crate::qualification::{LATENCY_CLASSES_NS, Qualification, class_name};
 
@@ -182,24 +182,19 @@ fn add_qualification(add: &mut impl FnMut(&'static str, &[&str], f64), qualifica
 }
 
 fn add_machine(add: &mut impl FnMut(&'static str, &[&str], f64), machine: &Machine, occupancy: &Occupancy) {
-    let online = machine.online();
-    let dedicated =
-        occupancy.holdings.iter().fold(pinion_machine::CpuSet::new(), |all, h| all.union(&h.cpus));
-    let housekeeping = occupancy.housekeeping.intersection(&online);
-    let free = online.difference(&dedicated).difference(&housekeeping);
+    let housekeeping = occupancy.housekeeping.intersection(&machine.online());
+    let (dedicated, free) = (occupancy.dedicated(), occupancy.free(machine));
     for (role, cpus) in [("housekeeping", &housekeeping), ("dedicated", &dedicated), ("free", &free)] {
         add("pinion_node_cpus", &[role], number(cpus.len()));
     }
-    for node in &machine.nodes {
+    for (node, room) in machine.nodes.iter().zip(rooms(machine, occupancy, Path::new("/"))) {
         let id = node.id.to_string();
-        let cores = machine.cores.iter().filter(|c| c.node == Some(node.id));
-        let whole = cores.filter(|c| !c.cpus.is_empty() && c.cpus.is_subset(&free)).count();
-        add("pinion_node_free_cores", &[&id], number(whole));
+        add("pinion_node_free_cores", &[&id], number(room.free_cores));
         for pages in &node.huge_pages {
-            let size = pages.page_size.bytes().to_string();
-            add("pinion_node_huge_pages", &[&id, &size], number(pages.total));
-            let free = free_pages(Path::new("/"), node.id, pages.page_size).unwrap_or(pages.free);
-            add("pinion_node_free_huge_pages", &[&id, &size], number(free));
+            let size = pages.page_size.bytes();
+            let free = room.free_huge_pages.get(&size).copied().unwrap_or(0);
+            add("pinion_node_huge_pages", &[&id, &size.to_string()], number(pages.total));
+            add("pinion_node_free_huge_pages", &[&id, &size.to_string()], number(free));
         }
     }
 }

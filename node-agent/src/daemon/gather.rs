@@ -49,8 +49,7 @@ impl Node {
     /// The machine, read anew now and then.
     pub(super) fn machine(&self) -> Option<Arc<Machine>> {
         let mut kept = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((read, machine)) = kept.as_ref().filter(|(read, _)| read.elapsed() < MACHINE_FOR) {
-            let _ = read;
+        if let Some((_, machine)) = kept.as_ref().filter(|(read, _)| read.elapsed() < MACHINE_FOR) {
             return Some(Arc::clone(machine));
         }
         let machine = Arc::new(discover(&From::Host).ok()?);
@@ -60,11 +59,7 @@ impl Node {
 
     /// What is taken, with housekeeping CPUs filled in.
     pub(super) fn occupancy(machine: &Machine, status: &NodeStatus) -> Occupancy {
-        let mut occupancy = status.occupancy.clone();
-        if occupancy.housekeeping.is_empty() {
-            occupancy.housekeeping = Occupancy::default_housekeeping(machine);
-        }
-        occupancy
+        status.occupancy.clone().with_housekeeping(machine)
     }
 
     /// What each guest says of itself; `None` where it does not answer.

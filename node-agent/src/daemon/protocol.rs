@@ -57,6 +57,12 @@ pub enum AgentRequest {
 }
 
 impl AgentRequest {
+    /// Whether it may change who holds what; anybody may ask the others.
+    #[must_use]
+    pub const fn is_change(&self) -> bool {
+        !matches!(self, Self::Ledger | Self::Status)
+    }
+
     /// What a request is about, if about one guest.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {

@@ -11,10 +11,9 @@ use std::time::SystemTime;
 
 use pinion_discovery::{From, discover};
 use pinion_machine::Machine;
-use pinion_planner::Occupancy;
 
 use super::gather::node_name;
-use crate::facts::{FACTS_FILE, NodeFacts, Sources};
+use crate::facts::{FACTS_FILE, Labels, NodeFacts, Sources, cpu_labels};
 use crate::ledger::{Ledger, LedgerDocument};
 use crate::partition::Isolation;
 use crate::profile::{MAX_PROFILE_BYTES, NodeProfile};
@@ -34,6 +33,7 @@ pub(super) struct Tended {
     /// The last measurement, as long as it holds.
     pub(super) qualification: Option<Arc<Qualification>>,
     machine: Option<Arc<Machine>>,
+    cpu_labels: Option<Labels>,
     facts: NodeFacts,
 }
 
@@ -48,6 +48,7 @@ impl Tended {
             qualification_seen: None,
             qualification: None,
             machine: None,
+            cpu_labels: None,
             facts: NodeFacts::default(),
         }
     }
@@ -100,7 +101,7 @@ impl Tended {
             && reserved != document.housekeeping
             && let Err(e) = ledger.set_housekeeping(reserved)
         {
-            self.obstacles.push(super::desk::chain(&e));
+            self.obstacles.push(pinion_endpoint::chain(&e));
         }
         self.obstacles.iter().filter(|o| !before.contains(o)).cloned().collect()
     }
@@ -127,17 +128,15 @@ impl Tended {
                     differences.join(", another ")
                 ))
             }
-            Err(e) => Some(super::desk::chain(&e)),
+            Err(e) => Some(pinion_endpoint::chain(&e)),
         }
     }
 
     /// Writes the node's facts where they have changed.
     pub(super) fn write_facts(&mut self, ledger: &Ledger, keeper: &Keeper, document: &LedgerDocument) {
         let Some(machine) = self.machine() else { return };
-        let mut occupancy = document.occupancy();
-        if occupancy.housekeeping.is_empty() {
-            occupancy.housekeeping = Occupancy::default_housekeeping(&machine);
-        }
+        let cpu_labels = self.cpu_labels.get_or_insert_with(|| cpu_labels(Path::new("/")));
+        let occupancy = document.occupancy().with_housekeeping(&machine);
         let isolation = if keeper.can_isolate() { Isolation::Isolated } else { Isolation::Pinned };
         let class = self.qualification.as_ref().and_then(|q| q.latency_class.clone());
         let sources = Sources {
@@ -145,14 +144,12 @@ impl Tended {
             occupancy: &occupancy,
             isolation,
             latency_class: class.as_deref(),
+            cpu_labels,
             root: Path::new("/"),
         };
         // Planning the largest guest is the dear part; nothing but the ledger changes what it finds.
-        let facts = if self.facts.generation == occupancy.generation && !self.facts.labels.is_empty() {
-            NodeFacts::renewed(&self.facts, sources)
-        } else {
-            NodeFacts::of(&node_name(), sources)
-        };
+        let is_same = self.facts.generation == occupancy.generation && !self.facts.labels.is_empty();
+        let facts = NodeFacts::of(&node_name(), sources, is_same.then_some(self.facts.largest_guest_vcpus));
         if facts != self.facts && facts.write(&ledger.path().with_file_name(FACTS_FILE)).is_ok() {
             self.facts = facts;
         }

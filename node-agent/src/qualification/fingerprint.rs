@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cpuinfo::CpuInfo;
+
 /// What a measurement holds for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,19 +32,15 @@ impl Fingerprint {
     #[must_use]
     pub fn of(root: &Path, profile: &str) -> Self {
         let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default().trim().to_owned();
-        let cpuinfo = text("proc/cpuinfo");
-        let field = |name: &str| {
-            let line = cpuinfo.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == name));
-            line.and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_owned()).unwrap_or_default()
-        };
+        let cpu = CpuInfo::below(root);
         let words = text("proc/cmdline");
         let lasting = words.split_whitespace().filter(|w| !w.starts_with("BOOT_IMAGE="));
         Self {
             kernel: text("proc/sys/kernel/osrelease"),
             build: text("proc/sys/kernel/version"),
             command_line: lasting.collect::<Vec<_>>().join(" "),
-            model: field("model name"),
-            microcode: field("microcode"),
+            model: cpu.field("model name").to_owned(),
+            microcode: cpu.field("microcode").to_owned(),
             firmware: text("sys/class/dmi/id/bios_version"),
             profile: profile.to_owned(),
         }

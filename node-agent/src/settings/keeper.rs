@@ -122,8 +122,7 @@ impl Keeper {
 
     /// The files that others may change under a guest.
     #[must_use]
-    pub fn watched(&self) -> Vec<std::path::PathBuf> {
-        let Ok(document) = self.ledger.read() else { return Vec::new() };
+    pub fn watched(&self, document: &LedgerDocument) -> Vec<std::path::PathBuf> {
         let now = Instant::now();
         let kept = document.changes.settings.iter().filter(|c| !self.contests.is_left_alone(&c.setting, now));
         let mut files: Vec<_> = kept.map(|c| self.host.path(&c.setting)).collect();

@@ -113,7 +113,7 @@ impl Keeper {
             }
             Setting::CpusetController if !wanted.quiet.is_empty() => "on".to_owned(),
             // While a guest that has just ended still has a folder, the controller is in use.
-            Setting::CpusetController if !self.partitions.of().is_empty() => "on".to_owned(),
+            Setting::CpusetController if self.partitions.exist() => "on".to_owned(),
             Setting::Knob { .. } | Setting::CpusetController => base.to_owned(),
             Setting::HugePages { node, size_kib } => {
                 let of = |pages: &BTreeMap<_, u64>| pages.get(&(*node, *size_kib)).copied().unwrap_or(0);

@@ -72,6 +72,27 @@ pub struct HeldFloating {
 }
 
 impl Occupancy {
+    /// CPUs that are dedicated to a guest.
+    #[must_use]
+    pub fn dedicated(&self) -> CpuSet {
+        self.holdings.iter().fold(CpuSet::new(), |all, holding| all.union(&holding.cpus))
+    }
+
+    /// CPUs of a machine that are neither dedicated nor housekeeping.
+    #[must_use]
+    pub fn free(&self, machine: &Machine) -> CpuSet {
+        machine.online().difference(&self.dedicated()).difference(&self.housekeeping)
+    }
+
+    /// The same, with the default housekeeping CPUs where none are said.
+    #[must_use]
+    pub fn with_housekeeping(mut self, machine: &Machine) -> Self {
+        if self.housekeeping.is_empty() {
+            self.housekeeping = Self::default_housekeeping(machine);
+        }
+        self
+    }
+
     /// The housekeeping CPUs of a machine whose ledger does not name any: with isolated
     /// CPUs, all others that are online; else the first core, siblings included, of the
     /// lowest node with CPUs.

@@ -236,7 +236,7 @@ impl<'a> Stock<'a> {
     /// of them, or that names CPUs gone offline, does not make them part of a pool.
     fn find_pools(&mut self, occupancy: &Occupancy) {
         let machine = self.machine;
-        let held = occupancy.holdings.iter().fold(self.housekeeping.clone(), |all, h| all.union(&h.cpus));
+        let held = self.housekeeping.union(&occupancy.dedicated());
         for floating in occupancy.holdings.iter().flat_map(|h| &h.floating) {
             let first = floating.cpus.first().and_then(|c| machine.cpu(c)).and_then(|c| c.node);
             for (node, known) in self.nodes.iter_mut().zip(&machine.nodes) {

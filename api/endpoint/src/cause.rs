@@ -1,11 +1,12 @@
 //! An error with all that caused it, as the one line that a person reads.
 //!
-//! Called where an error leaves the process: on standard error, or in an event.
+//! Called where an error leaves the process: on standard error, or in an event or a refusal.
 
 use std::error::Error;
 use std::fmt::Write as _;
 
 /// The error and its causes, outermost first.
+#[must_use]
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
