@@ -161,8 +161,8 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     difference(
         "`firmware.kernelBoot`",
-        "Optional; the image is a container image.",
-        "Required until there is firmware; the image is `file:///DIR`, a directory of this host that kernel and \
+        "Optional: firmware boots the disk without it; the image is a container image.",
+        "Optional: without it, the kernel that the boot disk's own boot loader would start is started directly; the image is `file:///DIR`, a directory of this host that kernel and \
          initrd never lead out of.",
     ),
     difference(

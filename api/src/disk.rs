@@ -18,7 +18,7 @@ object! {
         dedicated_io_thread "dedicatedIOThread": Option<bool>, Works("With every ioThreadsPolicy, supplementalPool too."), "An I/O thread of its own.";
         cache "cache": Option<CacheMode>, Works(""), "How the host caches it; `writeback` where absent.";
         error_policy "errorPolicy": Option<ErrorPolicy>, Works(""), "What an I/O error does; `report` where absent.";
-        boot_order "bootOrder": Option<u32>, Planned("the kernel comes from firmware.kernelBoot, so nothing boots from a disk; remove it"), "When it is tried by the firmware.";
+        boot_order "bootOrder": Option<u32>, Works("The disk with the lowest boots, else the first that holds an image; the next ones are not tried."), "When it is tried.";
         io "io": Option<String>, Planned("the host's I/O interface is not chosen per disk; remove it"), "How the host does I/O.";
         tag "tag": Option<String>, Planned("device tags are not told to the guest; remove it"), "Tag told to the guest.";
         block_size "blockSize": Option<BlockSize>, Planned("the block size is that of the image; remove it"), "Block size the guest sees.";

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{
-    Cpu, DiskTarget, InstanceSpec, InstanceTemplate, Quantity, VcpuMask, VirtualMachine,
+    Cpu, Disk, DiskTarget, InstanceSpec, InstanceTemplate, Quantity, VcpuMask, VirtualMachine,
     VirtualMachineInstance, Volume,
 };
 
@@ -125,6 +125,17 @@ impl InstanceSpec {
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
 
+    /// The disk that the guest boots from, where the spec names no kernel: the one with the lowest `bootOrder`, else
+    /// the first that holds an image.
+    #[must_use]
+    pub fn boot_disk(&self) -> Option<&Disk> {
+        let disks = &self.domain.devices.disks;
+        let ordered =
+            disks.iter().filter(|disk| disk.boot_order.is_some()).min_by_key(|disk| disk.boot_order);
+        let holds_image = |disk: &&Disk| self.volume(&disk.name).is_some_and(|v| v.host_disk.is_some());
+        ordered.or_else(|| disks.iter().find(holds_image))
+    }
+
     /// The volume of that name.
     #[must_use]
     pub fn volume(&self, name: &str) -> Option<&Volume> {
@@ -183,7 +194,7 @@ pub struct PassedThrough<'a> {
     pub device_name: Option<&'a str>,
 }
 
-impl crate::Disk {
+impl Disk {
     /// Whether the guest can only read it.
     #[must_use]
     pub fn is_read_only(&self) -> bool {

@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use crate::schema::Status::{Part, Planned, Works};
 
 /// No firmware.
-const FIRMWARE: &str = "the kernel is booted directly from firmware.kernelBoot; remove it";
+const FIRMWARE: &str =
+    "the kernel of the boot disk, or of firmware.kernelBoot, is booted directly; remove it";
 /// No registry.
 const REGISTRY: &str = "images are not pulled from a registry; remove it";
 /// No tables.
@@ -16,7 +17,7 @@ object! {
     Firmware {
         uuid "uuid": Option<String>, Planned(SMBIOS), "UUID in the SMBIOS tables.";
         serial "serial": Option<String>, Planned(SMBIOS), "Serial number in the SMBIOS tables.";
-        kernel_boot "kernelBoot": Option<KernelBoot>, Works("Required: the kernel is booted directly."), "Kernel to boot.";
+        kernel_boot "kernelBoot": Option<KernelBoot>, Works("Where absent, the kernel of the boot disk is booted, as its boot loader is configured."), "Kernel to boot.";
         bootloader "bootloader": Option<Bootloader>, Planned(FIRMWARE), "Firmware that finds the kernel.";
         acpi "acpi": Option<FirmwareAcpi>, Planned("Windows licence tables are not passed on; remove it"), "ACPI tables to add.";
     }

@@ -34,7 +34,7 @@ object! {
         ports "ports": Vec<InterfacePort>, Planned(PORTS), "Ports let through.";
         port_ranges "portRanges": Vec<PortRange>, Planned(PORTS), "Port ranges let through.";
         dhcp_options "dhcpOptions": Option<DhcpOptions>, Planned(DHCP), "What the pod's DHCP server says.";
-        boot_order "bootOrder": Option<u32>, Planned("the kernel comes from firmware.kernelBoot, so nothing boots from the network; remove it"), "When it is tried by the firmware.";
+        boot_order "bootOrder": Option<u32>, Planned("the kernel comes from the boot disk or from firmware.kernelBoot, never from the network; remove it"), "When it is tried by the firmware.";
         pci_address "pciAddress": Option<String>, Planned(SLOT), "Its PCI slot.";
         acpi_index "acpiIndex": Option<i64>, Planned("devices are named by their PCI slots; remove it"), "Its index in the ACPI tables.";
         tag "tag": Option<String>, Planned("device tags are not told to the guest; remove it"), "Tag told to the guest.";

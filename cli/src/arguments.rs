@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Doctor(DoctorOptions),
     /// Show the PCI devices that can be given to a guest, and what stands in the way of the others
     Devices(DevicesOptions),
+    /// Look into disk images: what is on them, and what would boot
+    Image(ImageOptions),
     /// Put back what guests that are gone have changed of this host: interrupts, power settings, drivers
     Restore(RestoreOptions),
     /// Print the completion script of a shell
@@ -90,6 +92,45 @@ pub(crate) enum PictureFormat {
     Json,
     /// A picture for a browser
     Svg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageOptions {
+    #[command(subcommand)]
+    pub(crate) command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Show partitions, file systems and boot entries of a disk image, and what would boot
+    Inspect(InspectImageOptions),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion image inspect debian-12.qcow2
+  pinion image inspect /dev/vg0/guest -o json | jq '.entries[] | select(.isDefault)'
+
+Exit codes: 0 it boots directly, 1 it does not, 2 it is no image.")]
+pub(crate) struct InspectImageOptions {
+    /// Disk image or block device
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Format of the image [default: by the file's name, then by its first bytes]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<DiskFormat>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) output: ReportFormat,
+}
+
+/// What is inside an image file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DiskFormat {
+    /// The disk, byte for byte
+    Raw,
+    /// QEMU's copy-on-write format
+    Qcow2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,12 +6,14 @@
 
 mod agent;
 mod arguments;
+mod boot;
 mod completion;
 mod devices;
 mod doctor;
 mod failure;
 mod guests;
 mod huge_pages;
+mod image;
 mod machine;
 mod output;
 mod plan;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Agent(options) => agent::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Devices(options) => devices::run(&options),
+        Command::Image(options) => image::run(&options),
         Command::Restore(options) => restore::run(&options),
         Command::Completion(options) => completion::run(&options),
     };

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
@@ -19,18 +20,17 @@ use pinion_planner::Placement;
 use vmm_block::{Access, DiskOptions};
 use vmm_host::Tap;
 use vmm_machine::{
-    CellConfig, ConsoleConfig, DeviceConfig, DiskConfig, Hints, IoThreadConfig, MachineConfig, NetConfig,
-    Rng, Source, VcpuConfig,
+    CellConfig, ConsoleConfig, DeviceConfig, DiskConfig, Hints, IoThreadConfig, Kernel, KernelFiles,
+    MachineConfig, NetConfig, Rng, Source, VcpuConfig,
 };
 
+use crate::image::{CONSOLE_ARGUMENT, DiskKernel};
 use crate::nocloud::Seed;
 
 /// Priority of real-time vCPUs, as KubeVirt has it.
 const REALTIME_PRIORITY: i32 = 1;
 /// Where the kernel has the host's PCI functions.
 const PCI_DEVICES: &str = "/sys/bus/pci/devices";
-/// Where the guest's console is; put in front of the spec's own arguments, which may name more.
-const CONSOLE_ARGUMENT: &str = "console=ttyS0";
 
 /// A guest: everything open, nothing started.
 #[derive(Debug)]
@@ -57,6 +57,9 @@ pub enum GuestError {
         /// From the operating system.
         source: io::Error,
     },
+    /// No more threads.
+    #[error("Cannot start the thread that reads the guest's boot files")]
+    Thread(#[source] io::Error),
     /// An image cannot be made.
     #[error("volume {volume:?}: Cannot make the image {path:?}")]
     Create {
@@ -105,30 +108,18 @@ impl Guest {
     ) -> Result<Self, GuestError> {
         let domain = &instance.spec.domain;
         let shape = instance.spec.topology();
-        let boot = domain.firmware.as_ref().and_then(|f| f.kernel_boot.as_ref());
-        let boot = boot.ok_or_else(|| missing("spec.domain.firmware.kernelBoot"))?;
-        let container =
-            boot.container.as_ref().ok_or_else(|| missing("spec.domain.firmware.kernelBoot.container"))?;
-        let kernel = container
-            .kernel()
-            .ok_or_else(|| missing("spec.domain.firmware.kernelBoot.container.kernelPath"))?;
-        let initrd = container.initrd();
         let disks = domain.devices.disks.iter().map(|disk| open_disk(instance, placement, disk));
+        let disks: Vec<DiskConfig> = disks.collect::<Result<_, _>>()?;
         let on_taps = domain.devices.interfaces.iter().filter(|interface| interface.sriov.is_none());
         let nets = on_taps.map(|interface| open_net(instance, interface));
-        let arguments = boot.kernel_args.as_deref().unwrap_or_default();
         let machine = MachineConfig {
             sockets: shape.sockets,
             cores: shape.cores,
             threads: shape.threads,
             vcpus: vcpus(placement),
             cells: cells(placement),
-            kernel: open_inside("spec.domain.firmware.kernelBoot.container.kernelPath", &kernel)?,
-            initrd: initrd
-                .map(|f| open_inside("spec.domain.firmware.kernelBoot.container.initrdPath", &f))
-                .transpose()?,
-            command_line: format!("{CONSOLE_ARGUMENT} {arguments}").trim_end().to_owned(),
-            disks: disks.collect::<Result<_, _>>()?,
+            kernel: kernel(instance, &disks)?,
+            disks,
             nets: nets.collect::<Result<_, _>>()?,
             devices: placement.devices.iter().map(device).collect(),
             iommu: None,
@@ -144,6 +135,31 @@ impl Guest {
         };
         Ok(Self { machine })
     }
+}
+
+/// What boots: the files that the spec names, else what the boot disk says, at each boot.
+fn kernel(instance: &VirtualMachineInstance, disks: &[DiskConfig]) -> Result<Kernel, GuestError> {
+    let firmware = instance.spec.domain.firmware.as_ref();
+    let Some(boot) = firmware.and_then(|f| f.kernel_boot.as_ref()) else {
+        let disk = instance.spec.boot_disk().ok_or_else(|| missing("spec.domain.devices.disks"))?;
+        let image = disks.iter().find(|d| d.name == disk.name).map(|d| Arc::clone(&d.image));
+        let image = image.ok_or_else(|| missing(&format!("spec.volumes[{}]", disk.name)))?;
+        let kernel = DiskKernel::new(&disk.name, image).map_err(GuestError::Thread)?;
+        return Ok(Kernel::Read(Box::new(kernel)));
+    };
+    let container =
+        boot.container.as_ref().ok_or_else(|| missing("spec.domain.firmware.kernelBoot.container"))?;
+    let path =
+        container.kernel().ok_or_else(|| missing("spec.domain.firmware.kernelBoot.container.kernelPath"))?;
+    let initrd = container.initrd();
+    let arguments = boot.kernel_args.as_deref().unwrap_or_default();
+    Ok(Kernel::Files(KernelFiles {
+        kernel: open_inside("spec.domain.firmware.kernelBoot.container.kernelPath", &path)?,
+        initrd: initrd
+            .map(|f| open_inside("spec.domain.firmware.kernelBoot.container.initrdPath", &f))
+            .transpose()?,
+        command_line: format!("{CONSOLE_ARGUMENT} {arguments}").trim_end().to_owned(),
+    }))
 }
 
 fn missing(field: &str) -> GuestError {
@@ -213,7 +229,7 @@ fn open_disk(
     };
     let io_thread = placement.io_threads.iter().position(|t| t.disks.contains(&disk.name));
     let serial = disk.serial.clone().unwrap_or_default();
-    Ok(DiskConfig { name: disk.name.clone(), image, serial, io_thread })
+    Ok(DiskConfig { name: disk.name.clone(), image: Arc::new(Mutex::new(image)), serial, io_thread })
 }
 
 fn open_host_disk(

@@ -12,6 +12,7 @@ mod control;
 mod end;
 mod event;
 mod guest;
+pub mod image;
 pub mod metrics;
 mod monitor;
 mod native;

@@ -11,9 +11,11 @@ const LONGEST_COMMAND_LINE: usize = 2047;
 pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findings) {
     let path = path.field("domain.firmware.kernelBoot");
     let Some(boot) = spec.domain.firmware.as_ref().and_then(|firmware| firmware.kernel_boot.as_ref()) else {
-        let message = "required: there is no firmware yet, so give the kernel to boot in \
-                       container: {image: \"file:///DIR\", kernelPath: vmlinuz}";
-        findings.add(&path, ProblemCode::Required, message);
+        if spec.boot_disk().is_none() {
+            let message = "required: there is nothing to boot; add a disk with a hostDisk volume, or give a kernel \
+                           in container: {image: \"file:///DIR\", kernelPath: vmlinuz}";
+            findings.add(&path, ProblemCode::Required, message);
+        }
         return;
     };
     if let Some(arguments) = &boot.kernel_args {

@@ -1,5 +1,6 @@
 //! Rules on disks and volumes, and that they belong to each other.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -30,6 +31,7 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
         check_disk(disk, &path, findings);
         names::resolve(&disk.name, &volume_names, ("volume", "volumes"), &path, findings);
     }
+    check_boot_order(spec, &disks, findings);
     let devices = &spec.domain.devices;
     let disk_names = devices.disks.iter().map(|disk| disk.name.as_str());
     let users = names::set(disk_names.chain(devices.filesystems.iter().map(|shared| shared.name.as_str())));
@@ -39,6 +41,17 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
         names::resolve(&volume.name, &users, ("disk", "domain.devices.disks"), &path, findings);
     }
     check_cloud_init_is_one(spec, &volumes, findings);
+}
+
+/// No two disks are tried at once.
+fn check_boot_order(spec: &InstanceSpec, disks: &FieldPath, findings: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for (index, order) in spec.domain.devices.disks.iter().map(|disk| disk.boot_order).enumerate() {
+        if order.is_some_and(|order| !seen.insert(order)) {
+            let message = "another disk has this number: give each its own";
+            findings.add(&disks.index(index).field("bootOrder"), ProblemCode::Conflict, message);
+        }
+    }
 }
 
 fn check_disk(disk: &Disk, path: &FieldPath, findings: &mut Findings) {
@@ -56,6 +69,10 @@ fn check_disk(disk: &Disk, path: &FieldPath, findings: &mut Findings) {
             let message = "must be letters, digits, underscores, dots and hyphens";
             findings.add(&path, ProblemCode::Invalid, message);
         }
+    }
+    if disk.boot_order == Some(0) {
+        let message = "0 is out of bounds: the first is 1";
+        findings.add(&path.field("bootOrder"), ProblemCode::Invalid, message);
     }
     // Rule 32 (an I/O thread needs a virtio disk) always holds: other buses are refused.
 }

@@ -17,7 +17,7 @@ use pinion_planner::{HoldingState, Occupancy, Placement};
 use crate::arguments::{PictureFormat, RunOptions};
 use crate::failure::{Failure, REFUSED};
 use crate::resources::{DeviceNames, Wanted};
-use crate::{huge_pages, machine, output, plan, specs};
+use crate::{boot, huge_pages, machine, output, plan, specs};
 use hosting::{Claim, Hosting, Unplaced};
 
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,7 @@ struct Placed {
 pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
     let instances = specs::read(&options.file)?;
     check(options, &instances)?;
+    boot::check(&instances)?;
     let names = DeviceNames::read(options.devices.as_deref())?;
     if options.dry_run {
         let machine = machine::discover(&pinion_discovery::From::Host)?;

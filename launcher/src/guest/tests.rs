@@ -74,6 +74,11 @@ fn folder() -> tempfile::TempDir {
     folder
 }
 
+fn command_line(machine: &MachineConfig) -> &str {
+    let Kernel::Files(files) = &machine.kernel else { panic!("{:?}", machine.kernel) };
+    &files.command_line
+}
+
 fn host_disk(path: &Path) -> serde_json::Value {
     serde_json::json!({"hostDisk": {"path": path, "type": "Disk"}})
 }
@@ -96,7 +101,7 @@ fn everything_goes_where_the_placement_says() {
     assert_eq!(machine.emulator_cpus, [0, 1]);
     assert_eq!((machine.disks[0].io_thread, machine.disks[0].serial.as_str()), (Some(1), "S1"));
     assert_eq!(machine.io_threads[1].cpus, [3]);
-    assert_eq!(machine.command_line, "console=ttyS0 quiet root=/dev/vda");
+    assert_eq!(command_line(&machine), "console=ttyS0 quiet root=/dev/vda");
     assert_eq!(machine.rng, Rng::Present);
     assert_eq!(machine.hints, Hints::Dedicated);
 }
@@ -107,7 +112,7 @@ fn without_arguments_there_is_a_console_still() {
     let image = folder.path().join("data.img");
     File::create(&image).unwrap().set_len(1 << 20).unwrap();
     let machine = open_with(folder.path(), None, &host_disk(&image)).unwrap().machine;
-    assert_eq!(machine.command_line, "console=ttyS0");
+    assert_eq!(command_line(&machine), "console=ttyS0");
 }
 
 #[test]
@@ -142,7 +147,7 @@ fn a_raw_image_with_a_qcow2_header_stays_raw() {
     bytes[..4].copy_from_slice(b"QFI\xfb");
     fs::write(&image, &bytes).unwrap();
     let opened = open_with(folder.path(), None, &host_disk(&image)).unwrap();
-    assert_eq!(opened.machine.disks[0].image.capacity(), 1 << 20);
+    assert_eq!(opened.machine.disks[0].image.lock().unwrap().capacity(), 1 << 20);
 }
 
 #[test]
@@ -163,7 +168,7 @@ fn cloud_init_data_becomes_a_read_only_disk() {
     let folder = folder();
     let volume = serde_json::json!({"cloudInitNoCloud": {"userData": "#cloud-config\n"}});
     let machine = open_with(folder.path(), None, &volume).unwrap().machine;
-    assert_eq!(machine.disks[0].image.access(), Access::ReadOnly);
+    assert_eq!(machine.disks[0].image.lock().unwrap().access(), Access::ReadOnly);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod words;
 use pinion_machine::Machine;
 
 pub use view::View;
+pub use words::bytes;
 
 /// How text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

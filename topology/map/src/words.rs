@@ -23,7 +23,8 @@ pub(crate) fn letters(guest: usize) -> String {
 }
 
 /// An amount of memory: `62.1 GiB`, `512 MiB`.
-pub(crate) fn bytes(amount: u64) -> String {
+#[must_use]
+pub fn bytes(amount: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = UNITS.iter().find(|(_, shift)| amount >> shift > 0);
     let Some((name, shift)) = unit else { return format!("{amount} B") };

@@ -21,6 +21,7 @@ pub use format::ImageFormat;
 pub use open::{Access, DiskOptions, open, open_file};
 
 use std::fmt;
+use std::sync::{Arc, Mutex};
 
 use vm_memory::VolatileSlice;
 
@@ -76,6 +77,17 @@ pub trait Disk: Send + fmt::Debug {
     /// # Errors
     /// [`DiskError`].
     fn write_zeroes(&mut self, offset: u64, len: u64, space: Space) -> Result<(), DiskError>;
+}
+
+/// A disk that its device, and whoever reads the guest's kernel from it while the guest stands still, have in common.
+pub type SharedDisk = Arc<Mutex<Box<dyn Disk>>>;
+
+/// Fills `to` from `offset`, for callers that have no guest memory.
+///
+/// # Errors
+/// As [`Disk::read`].
+pub fn read_bytes(disk: &mut dyn Disk, to: &mut [u8], offset: u64) -> Result<(), DiskError> {
+    disk.read(&[VolatileSlice::from(to)], offset)
 }
 
 #[cfg(test)]

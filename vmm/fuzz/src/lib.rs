@@ -1,5 +1,6 @@
-//! What the fuzz targets share: steps of a hostile driver.
+//! What the fuzz targets share: steps of a hostile driver, disk images.
 
+pub mod image;
 pub mod queue;
 
 use vmm_event_loop::EventLoop;

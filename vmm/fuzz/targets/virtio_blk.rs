@@ -16,7 +16,8 @@ fuzz_target!(|input: (u64, bool, Vec<Step>)| {
     let disk = vmm_block::open_file(file, "fuzz", options).expect("a file is a disk");
     let event_loop = EventLoop::new().expect("an event loop");
     let options = BlockOptions { queues: 2, queue_size: 16, ..BlockOptions::default() };
-    let device = BlockDevice::new(disk, options, event_loop.handle());
+    let device =
+        BlockDevice::new(std::sync::Arc::new(std::sync::Mutex::new(disk)), options, event_loop.handle());
     let metrics = device.metrics();
     let mut rig = Rig::new(Box::new(device), features);
     for step in steps.into_iter().take(64) {

@@ -11,14 +11,15 @@ use std::error::Error;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_block::{Access, DiskOptions};
 use vmm_host::Tap;
 use vmm_machine::{
-    ArmedMachine, CellConfig, ConsoleConfig, DiskConfig, GuestEnd, Hints, IoThreadConfig, MachineConfig,
-    NetConfig, Rng, RunningMachine, VcpuConfig,
+    ArmedMachine, CellConfig, ConsoleConfig, DiskConfig, GuestEnd, Hints, IoThreadConfig, Kernel,
+    KernelFiles, MachineConfig, NetConfig, Rng, RunningMachine, VcpuConfig,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -108,7 +109,12 @@ fn config(
     let output = Some(std::io::stdout().as_fd().try_clone_to_owned()?);
     let disks = pairs.iter().filter(|(k, _)| k == "disk").enumerate().map(|(n, (_, path))| {
         let image = vmm_block::open(Path::new(path), options)?;
-        Ok(DiskConfig { name: path.clone(), image, serial: format!("disk-{n}"), io_thread })
+        Ok(DiskConfig {
+            name: path.clone(),
+            image: Arc::new(Mutex::new(image)),
+            serial: format!("disk-{n}"),
+            io_thread,
+        })
     });
     Ok(MachineConfig {
         sockets,
@@ -116,9 +122,7 @@ fn config(
         threads,
         vcpus: (0..total).map(vcpu).collect(),
         cells: (0..cells).map(cell).collect::<Result<_, _>>()?,
-        kernel,
-        initrd: Some(initrd),
-        command_line,
+        kernel: Kernel::Files(KernelFiles { kernel, initrd: Some(initrd), command_line }),
         disks: disks.collect::<Result<_, Box<dyn Error>>>()?,
         nets: nets.into_iter().collect(),
         devices: Vec::new(),

@@ -99,8 +99,7 @@ pub(crate) fn arm(mut config: MachineConfig, progress: Progress<'_>) -> Result<A
     timed.done("devices");
 
     let acpi = acpi(&config, &ids, &ram, &bridges);
-    let mut loader =
-        Loader { ram, kernel: config.kernel, initrd: config.initrd, command_line: config.command_line, acpi };
+    let mut loader = Loader { ram, kernel: config.kernel, acpi };
     let entry = loader.load()?;
     let interest = Interest::new(&attention, 0, Watch::Readable);
     let reboots = Arc::clone(&parts.reboots);

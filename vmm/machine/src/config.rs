@@ -1,9 +1,11 @@
 //! What machine to build: exact CPUs, nodes and descriptors.
 
+use std::error::Error;
+use std::fmt::Debug;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use vmm_block::Disk;
+use vmm_block::SharedDisk;
 
 /// A machine.
 #[derive(Debug)]
@@ -18,12 +20,8 @@ pub struct MachineConfig {
     pub vcpus: Vec<VcpuConfig>,
     /// NUMA cells, in the order of their number; at least one.
     pub cells: Vec<CellConfig>,
-    /// A bzImage, or an ELF image with a PVH entry.
-    pub kernel: File,
-    /// Initial RAM disk.
-    pub initrd: Option<File>,
-    /// Kernel command line.
-    pub command_line: String,
+    /// What boots.
+    pub kernel: Kernel,
     /// Disks, in the order the guest finds them.
     pub disks: Vec<DiskConfig>,
     /// Network interfaces, in the order the guest finds them.
@@ -42,6 +40,36 @@ pub struct MachineConfig {
     pub emulator_cpus: Vec<u32>,
     /// What the guest is told of its vCPUs.
     pub hints: Hints,
+}
+
+/// What boots, at the start and at every reboot.
+#[derive(Debug)]
+pub enum Kernel {
+    /// The same files each time.
+    Files(KernelFiles),
+    /// Read each time, from a disk of the guest.
+    Read(Box<dyn ReadKernel>),
+}
+
+/// A kernel, and what it is started with.
+#[derive(Debug)]
+pub struct KernelFiles {
+    /// A bzImage, or an ELF image with a PVH entry.
+    pub kernel: File,
+    /// Initial RAM disk.
+    pub initrd: Option<File>,
+    /// Kernel command line.
+    pub command_line: String,
+}
+
+/// Reads what boots from the guest's own disk.
+pub trait ReadKernel: Send + Debug {
+    /// Reads it. Called while arming, and then at each reboot by the emulator's thread, which may start no
+    /// process and open no file; no vCPU runs, and no device has work meanwhile.
+    ///
+    /// # Errors
+    /// Why the disk does not boot.
+    fn read(&mut self) -> Result<KernelFiles, Box<dyn Error + Send + Sync>>;
 }
 
 /// A vCPU.
@@ -81,7 +109,7 @@ pub struct DiskConfig {
     /// Name, for messages and counters.
     pub name: String,
     /// The image, open.
-    pub image: Box<dyn Disk>,
+    pub image: SharedDisk,
     /// Serial number that the guest sees; at most 20 bytes.
     pub serial: String,
     /// Index into [`MachineConfig::io_threads`]; `None` is the emulator thread.

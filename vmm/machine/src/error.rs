@@ -17,6 +17,9 @@ pub enum ArmError {
     /// Kernel.
     #[error("Cannot load the guest's kernel")]
     Boot(#[from] vmm_boot::BootError),
+    /// The guest's disk does not boot.
+    #[error("Cannot boot the guest from its disk")]
+    ReadKernel(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// ACPI.
     #[error("Cannot describe the machine to the guest")]
     Acpi(#[from] vmm_acpi::AcpiError),

@@ -23,8 +23,8 @@ mod threads;
 mod vcpu;
 
 pub use config::{
-    CellConfig, ConsoleConfig, DeviceConfig, DiskConfig, Hints, IoThreadConfig, MachineConfig, NetConfig,
-    Rng, VcpuConfig,
+    CellConfig, ConsoleConfig, DeviceConfig, DiskConfig, Hints, IoThreadConfig, Kernel, KernelFiles,
+    MachineConfig, NetConfig, ReadKernel, Rng, VcpuConfig,
 };
 pub use error::ArmError;
 pub use gate::GuestEnd;

@@ -1,6 +1,5 @@
 //! Putting a kernel and the tables into guest memory: before the first boot, and at each reboot.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress};
@@ -8,6 +7,7 @@ use vmm_acpi::{AcpiConfig, platform};
 use vmm_boot::{BootEntry, BootSource};
 use vmm_memory::{GuestRam, layout};
 
+use crate::config::Kernel;
 use crate::error::ArmError;
 
 /// What stands at the reset vector instead of firmware: it writes the reset register.
@@ -22,9 +22,7 @@ const RESET_CODE: [u8; 9] = {
 #[derive(Debug)]
 pub(crate) struct Loader {
     pub(crate) ram: Arc<GuestRam>,
-    pub(crate) kernel: File,
-    pub(crate) initrd: Option<File>,
-    pub(crate) command_line: String,
+    pub(crate) kernel: Kernel,
     pub(crate) acpi: AcpiConfig,
 }
 
@@ -36,10 +34,19 @@ impl Loader {
             .memory()
             .write_slice(&RESET_CODE, GuestAddress(layout::RESET_VECTOR.0))
             .map_err(|source| vmm_boot::BootError::Write { what: "reset code", source })?;
+        let mut read;
+        let files = match &mut self.kernel {
+            Kernel::Files(files) => files,
+            // What was read is let go of once it is in the guest's memory.
+            Kernel::Read(reader) => {
+                read = reader.read().map_err(ArmError::ReadKernel)?;
+                &mut read
+            }
+        };
         let source = BootSource {
-            kernel: &mut self.kernel,
-            initrd: self.initrd.as_mut(),
-            command_line: &self.command_line,
+            kernel: &mut files.kernel,
+            initrd: files.initrd.as_mut(),
+            command_line: &files.command_line,
         };
         Ok(vmm_boot::load(self.ram.memory(), source, vmm_acpi::RSDP)?)
     }

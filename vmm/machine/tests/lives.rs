@@ -5,14 +5,15 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_acpi::platform;
 use vmm_block::{Access, DiskOptions};
 use vmm_machine::{
-    ArmError, ArmedMachine, CellConfig, ConsoleConfig, DiskConfig, GuestEnd, Hints, IoThreadConfig,
-    MachineConfig, Rng, Role, RunningMachine, VcpuConfig,
+    ArmError, ArmedMachine, CellConfig, ConsoleConfig, DiskConfig, GuestEnd, Hints, IoThreadConfig, Kernel,
+    KernelFiles, MachineConfig, ReadKernel, Rng, Role, RunningMachine, VcpuConfig,
 };
 
 const LOAD: u32 = 0x10_0000;
@@ -102,6 +103,21 @@ fn bzimage(code: &[u8]) -> File {
     file
 }
 
+fn files(kernel: File) -> Kernel {
+    Kernel::Files(KernelFiles { kernel, initrd: None, command_line: String::new() })
+}
+
+/// Boots another kernel each time it is asked.
+#[derive(Debug)]
+struct Disk(Vec<File>);
+
+impl ReadKernel for Disk {
+    fn read(&mut self) -> Result<KernelFiles, Box<dyn std::error::Error + Send + Sync>> {
+        let kernel = self.0.pop().ok_or("the disk is empty")?;
+        Ok(KernelFiles { kernel, initrd: None, command_line: String::new() })
+    }
+}
+
 fn config(code: &[u8], cores: u32, output: Option<OwnedFd>) -> MachineConfig {
     let vcpu = |core| VcpuConfig { socket: 0, core, thread: 0, cell: 0, cpus: vec![0], fifo: None };
     MachineConfig {
@@ -115,9 +131,7 @@ fn config(code: &[u8], cores: u32, output: Option<OwnedFd>) -> MachineConfig {
             host_node: None,
             distances: vec![10],
         }],
-        kernel: kernel(code),
-        initrd: None,
-        command_line: String::new(),
+        kernel: files(kernel(code)),
         disks: Vec::new(),
         nets: Vec::new(),
         devices: Vec::new(),
@@ -186,9 +200,21 @@ fn a_bzimage_is_entered_in_64_bit_mode() {
     let [low, high] = platform::SERIAL_PORT.to_le_bytes();
     let mode = vec![0xb8, b'1', 0, 0, 0, 0x48, 0x90, 0x66, 0xba, low, high, 0xee];
     let code = [mode, power_off(), SPIN.to_vec()].concat();
-    let with_image = |output| MachineConfig { kernel: bzimage(&code), ..config(&[], 1, Some(output)) };
+    let with_image = |output| MachineConfig { kernel: files(bzimage(&code)), ..config(&[], 1, Some(output)) };
     let Some(life) = life_of(with_image) else { return };
     assert_eq!(life, (GuestEnd::PoweredOff, "1".to_owned(), 0));
+}
+
+#[test]
+fn a_kernel_is_read_anew_at_each_reboot_and_a_disk_without_one_ends_the_guest() {
+    let reset = || out(platform::POWER_PORT + platform::RESET, platform::RESET_VALUE);
+    let image = |word: &[u8]| kernel(&[print(word), reset(), SPIN.to_vec()].concat());
+    let disk = || Disk(vec![image(b"new"), image(b"old ")]);
+    let with_disk =
+        |output| MachineConfig { kernel: Kernel::Read(Box::new(disk())), ..config(&[], 1, Some(output)) };
+    let Some((end, printed, reboots)) = life_of(with_disk) else { return };
+    assert_eq!((printed.as_str(), reboots), ("old new", 1));
+    assert!(matches!(&end, GuestEnd::Failed(why) if why.ends_with("the disk is empty")), "{end:?}");
 }
 
 #[test]
@@ -251,7 +277,12 @@ fn a_machine_that_is_gone_leaves_no_thread_and_lets_go_of_its_disks() {
         vmm_block::open(image.path(), options)
     };
     let mut config = config(&SPIN, 2, None);
-    let disk = |image| DiskConfig { name: "a".to_owned(), image, serial: String::new(), io_thread: Some(0) };
+    let disk = |image| DiskConfig {
+        name: "a".to_owned(),
+        image: Arc::new(Mutex::new(image)),
+        serial: String::new(),
+        io_thread: Some(0),
+    };
     config.disks.push(disk(open().unwrap()));
     let Some(machine) = arm(config) else { return };
     assert!(open().is_err(), "the image is locked");
@@ -269,7 +300,7 @@ fn a_machine_that_is_gone_leaves_no_thread_and_lets_go_of_its_disks() {
 #[test]
 fn a_kernel_that_is_none_and_cpus_that_are_none_are_refused() {
     let mut no_kernel = config(&[], 1, None);
-    no_kernel.kernel = tempfile::tempfile().unwrap();
+    no_kernel.kernel = files(tempfile::tempfile().unwrap());
     let refused = |config| ArmedMachine::arm(config, &mut |_, _| ()).unwrap_err();
     match refused(no_kernel) {
         ArmError::Boot(_) => {}

@@ -1,13 +1,13 @@
 //! The block device: configuration, start and stop.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, PoisonError};
 
-use vmm_block::Disk;
+use vmm_block::SharedDisk;
 use vmm_event_loop::{EventLoopHandle, Interest, Watch};
 
 use super::config::BlockConfig;
 use super::metrics::BlockMetrics;
-use super::worker::{BlockWorker, Executor, SharedDisk};
+use super::worker::{BlockWorker, Executor};
 use crate::service::{Service, StopFlag};
 use crate::{ActivateError, Activation, DeviceType, VirtioDevice};
 
@@ -62,12 +62,13 @@ pub struct BlockDevice {
 impl BlockDevice {
     /// A device over `disk`, served by `event_loop`.
     #[must_use]
-    pub fn new(disk: Box<dyn Disk>, options: BlockOptions, event_loop: EventLoopHandle) -> Self {
+    pub fn new(disk: SharedDisk, options: BlockOptions, event_loop: EventLoopHandle) -> Self {
         let BlockOptions { serial, queues, queue_size } = options;
         let queues = queues.max(1);
-        let config = BlockConfig::new(&*disk, queues, queue_size);
+        let config =
+            BlockConfig::new(&**disk.lock().unwrap_or_else(PoisonError::into_inner), queues, queue_size);
         Self {
-            disk: Arc::new(Mutex::new(disk)),
+            disk,
             serial,
             config,
             queue_sizes: vec![queue_size; usize::from(queues)],

@@ -84,7 +84,7 @@ impl Rig {
         let disk = Faulty { inner, fail: Arc::clone(&fail), flushes: Arc::clone(&flushes) };
         let event_loop = EventLoop::new().unwrap();
         let options = BlockOptions { serial: SerialNumber::new("disk-0"), ..BlockOptions::default() };
-        let device = BlockDevice::new(Box::new(disk), options, event_loop.handle());
+        let device = BlockDevice::new(Arc::new(Mutex::new(Box::new(disk))), options, event_loop.handle());
         let metrics = device.metrics();
         let mut driver = Driver::new(Box::new(device));
         assert!(driver.negotiate(features));
@@ -387,7 +387,8 @@ fn a_reset_waits_for_the_request_in_flight() {
     let disk = Slow { entered, go_on, done: Arc::clone(&done) };
     let event_loop = EventLoop::new().unwrap();
     let handle = event_loop.handle();
-    let device = BlockDevice::new(Box::new(disk), BlockOptions::default(), handle.clone());
+    let device =
+        BlockDevice::new(Arc::new(Mutex::new(Box::new(disk))), BlockOptions::default(), handle.clone());
     let mut driver = Driver::new(Box::new(device));
     assert!(driver.negotiate(0));
     let mut queue = driver.queue(0, 16);

@@ -1,10 +1,10 @@
 //! Serves the queues of a disk, on the disk's I/O thread.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use vm_memory::GuestMemoryMmap;
-use vmm_block::{Disk, DiskError};
+use vmm_block::{Disk, DiskError, SharedDisk};
 use vmm_event_loop::{Control, Event, Subscriber};
 
 use super::device::SerialNumber;
@@ -12,9 +12,6 @@ use super::metrics::{BlockMetrics, Operation};
 use super::request::{DiskRange, Kind, Request, Status};
 use crate::service::{StopFlag, drain};
 use crate::{ActiveQueue, Chain, QueueError, VirtioInterrupt};
-
-/// The disk, as queues and resets share it.
-pub(crate) type SharedDisk = Arc<Mutex<Box<dyn Disk>>>;
 
 /// What does requests: everything but the queues.
 #[derive(Debug)]
