@@ -56,12 +56,26 @@ pub fn program(name: &str) -> Result<PathBuf, SideBySideError> {
 /// # Errors
 /// [`SideBySideError`].
 pub fn lab(name: &str, shape: &Shape, initrd: &Path, folder: &Path) -> Result<Lab, SideBySideError> {
+    lab_with(name, shape, initrd, folder, Files::new())
+}
+
+/// As [`lab`], with more files and disks.
+///
+/// # Errors
+/// [`SideBySideError`].
+pub fn lab_with(
+    name: &str,
+    shape: &Shape,
+    initrd: &Path,
+    folder: &Path,
+    files: Files,
+) -> Result<Lab, SideBySideError> {
     let kernel = Kernel::of_debian(&Cache::of_user())?;
-    let mut files = Files::new()
+    let mut files = files
         .with("/var/lib/pinion/debian/vmlinuz", kernel.image())
         .with("/var/lib/pinion/debian/initrd", initrd)
         .with_program("/usr/bin/qemu-system-x86_64", Path::new("/usr/bin/qemu-system-x86_64"))?;
-    for name in ["pinion", "pinion-launcher"] {
+    for name in ["pinion", "pinion-launcher", "pinion-image"] {
         let slim = folder.join(name);
         run(Command::new("strip").arg("-o").arg(&slim).arg(program(name)?))?;
         files = files.with_program(Path::new("/usr/bin").join(name), &slim)?;

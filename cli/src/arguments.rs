@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use pinion_discovery::From as MachineSource;
 use pinion_machine::{Bdf, CpuSet};
 
+use crate::backend::BackendChoice;
 use crate::qualify::{Load, Subject};
 
 /// Deterministic virtual machines on Linux.
@@ -184,6 +185,7 @@ pub(crate) struct PlanOptions {
   pinion run vm.yaml --detach && pinion ps
   pinion run vm.yaml --metrics 127.0.0.1:9090 --certificate certificate.json
   pinion run vm.yaml --bind --devices devices.yaml
+  pinion run vm.yaml --backend libvirt
   pinion run vm.yaml --dry-run
   cat vm.yaml | pinion run -
 
@@ -199,6 +201,9 @@ pub(crate) struct RunOptions {
     /// Bind the devices that the VMs need to vfio-pci, and give them back at the end
     #[arg(long)]
     pub(crate) bind: bool,
+    /// What runs the VMs
+    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
+    pub(crate) backend: BackendChoice,
     /// Leave the host's interrupts and power settings as they are, dedicated CPUs or not
     #[arg(long)]
     pub(crate) leave_host_settings: bool,

@@ -6,7 +6,7 @@
 
 mod agent;
 mod arguments;
-mod boot;
+mod backend;
 mod completion;
 mod devices;
 mod doctor;

@@ -1,39 +1,64 @@
 //! What the launcher needs of a hypervisor, and no more.
 //!
-//! `native` (our own VMM) implements it; another can. The life of a guest goes one way:
-//! [`Backend::arm`] → [`ArmedGuest::run`] → [`RunningGuest`]; dropping any of them ends
-//! the guest and gives everything back. A backend must never decide where anything goes:
-//! the [`Guest`] says it all.
+//! `native` (our own VMM) implements it, and so does libvirt, in a program of its own. The life of a guest goes one
+//! way: [`Backend::open`] → [`OpenedGuest::arm`] → [`ArmedGuest::run`] → [`RunningGuest`]; dropping any of them
+//! ends the guest and gives everything back. A backend must never decide where anything goes: the
+//! [`LaunchSpec`] says it all.
 
 use std::error::Error;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use caps::Capability;
+use vmm_machine::ConsoleConfig;
+
 use crate::certificate::{Range, Repair, Role};
-use crate::guest::Guest;
+use crate::spec::LaunchSpec;
 
 /// Makes guests.
 pub trait Backend {
+    /// Opens everything that the guest needs, while this process still has its privileges. What is missing,
+    /// locked or of the wrong kind is told here.
+    ///
+    /// # Errors
+    /// What cannot be had, by the field of the spec that names it; nothing is left open then.
+    fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError>;
+
+    /// Privileges that it needs while its guests run.
+    fn privileges(&self) -> &'static [Capability] {
+        &[]
+    }
+}
+
+/// A guest that has everything open, and nothing started.
+pub trait OpenedGuest: fmt::Debug {
     /// Creates every thread on its CPUs and populates every page on its node, and stops
     /// short of the guest's first instruction. Tells each phase of it and how long it took.
     ///
     /// # Errors
     /// Why it could not; nothing is left then.
     fn arm(
-        &self,
-        guest: Guest,
+        self: Box<Self>,
         progress: &mut dyn FnMut(&'static str, Duration),
     ) -> Result<Box<dyn ArmedGuest>, BackendError>;
 }
 
 /// A guest that is ready and has not run yet.
 pub trait ArmedGuest: fmt::Debug {
+    /// The process that its threads and its memory are of.
+    fn process(&self) -> i32;
+
     /// Its vCPU and I/O threads by thread id; every other thread of the process is an
     /// emulator thread.
     fn threads(&self) -> Vec<(Role, i32)>;
 
-    /// Where its cells' memory lies in this process.
+    /// Names of threads that its I/O threads start for their own work.
+    fn helpers(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Where its cells' memory lies in that process.
     fn memory(&self) -> Vec<(u32, Vec<Range>)>;
 
     /// Puts its threads back where they belong.

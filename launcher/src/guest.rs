@@ -25,7 +25,7 @@ use vmm_machine::{
 };
 
 use crate::image::{CONSOLE_ARGUMENT, DiskKernel};
-use crate::nocloud::Seed;
+use crate::nocloud::cloud_init_image;
 
 /// Priority of real-time vCPUs, as KubeVirt has it.
 const REALTIME_PRIORITY: i32 = 1;
@@ -269,13 +269,8 @@ fn open_seed(
     volume: &str,
     data: &CloudInit,
 ) -> Result<Box<dyn vmm_block::Disk>, GuestError> {
-    let seed = Seed {
-        instance_id: instance.full_name(),
-        host_name: instance.host_name().to_owned(),
-        user_data: data.user_data_bytes(),
-        network_data: Some(data.network_data_bytes()).filter(|d| !d.is_empty()),
-    };
-    let file = seed.image().map_err(|source| GuestError::Seed { volume: volume.to_owned(), source })?;
+    let file = cloud_init_image(instance, data)
+        .map_err(|source| GuestError::Seed { volume: volume.to_owned(), source })?;
     let options = DiskOptions { access: Access::ReadOnly, format: Some(vmm_block::ImageFormat::Raw) };
     vmm_block::open_file(file, volume, options)
         .map_err(|source| GuestError::Image { volume: volume.to_owned(), source })

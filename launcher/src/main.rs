@@ -1,61 +1,11 @@
-//! `pinion-launcher`: the process that one guest lives in. Started by `pinion run`.
+//! `pinion-launcher`: the process that one guest of our own virtual machine monitor lives in.
 
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
-use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getppid};
-use pinion_launcher::{Events, LaunchSpec, Native, Session};
-
-/// Runs one guest. Started by `pinion run`, which hands it the guest's spec and placement; it is not
-/// meant to be typed.
-#[derive(Debug, Parser)]
-#[command(name = "pinion-launcher", version, after_help = "Example:\n  pinion run vm.yaml")]
-struct Arguments {
-    /// Descriptor that the launch spec is read from
-    #[arg(long, value_name = "FD")]
-    spec_fd: i32,
-    /// Descriptor that events are written to, one JSON object a line
-    #[arg(long, value_name = "FD")]
-    event_fd: Option<i32>,
-    /// Process that keeps this guest: the guest ends in order when it is gone
-    #[arg(long, value_name = "PID")]
-    keeper: Option<i32>,
-}
+use pinion_launcher::{Native, program};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let _ = set_no_new_privs();
-    // Asked for first, then looked: a keeper that is gone before the first never sends the signal.
-    if arguments.keeper.is_some() {
-        let _ = set_pdeathsig(Signal::SIGTERM);
-    }
-    if arguments.keeper.is_some_and(|keeper| getppid() != Pid::from_raw(keeper)) {
-        return ExitCode::from(1);
-    }
-    let events = match arguments.event_fd.map(Events::to_descriptor).transpose() {
-        Ok(events) => events.unwrap_or(Events::to_nobody()),
-        Err(e) => {
-            eprintln!("pinion-launcher: Cannot write events: {e}");
-            return ExitCode::from(1);
-        }
-    };
-    let heard = arguments.event_fd.is_some();
-    match LaunchSpec::read(arguments.spec_fd) {
-        Ok(spec) => {
-            let end = Session::new(spec, events).run(&Native);
-            if !heard {
-                eprintln!("pinion-launcher: {}", end.sentence());
-            }
-            ExitCode::from(end.code())
-        }
-        Err(e) => {
-            let cause = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
-            eprintln!("pinion-launcher: {e}: {cause}");
-            ExitCode::from(1)
-        }
-    }
+    program::run("pinion-launcher", &Native)
 }

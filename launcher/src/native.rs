@@ -1,34 +1,43 @@
 //! The native backend: our own virtual machine monitor.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use pinion_machine::CpuSet;
-use vmm_machine::{ArmedMachine, RunningMachine};
+use vmm_machine::{ArmedMachine, ConsoleConfig, RunningMachine};
 
 use crate::backend::{
     ArmedGuest, Backend, BackendError, DeviceStats, DiskStats, GuestEnd, GuestStats, InterfaceStats,
-    Operations, RunningGuest, Traffic,
+    OpenedGuest, Operations, RunningGuest, Traffic,
 };
-use crate::certificate::{Range, Repair, Role, Scheduling};
-use crate::guest::{Guest, numbers};
+use crate::certificate::{Range, Repair, Role};
+use crate::guest::Guest;
+use crate::repair::SetThreads;
+use crate::spec::LaunchSpec;
 
 /// Our own virtual machine monitor.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Native;
 
 impl Backend for Native {
+    fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
+        Ok(Box::new(Guest::open(&spec.instance, &spec.placement, console)?))
+    }
+}
+
+impl OpenedGuest for Guest {
     fn arm(
-        &self,
-        guest: Guest,
+        self: Box<Self>,
         progress: &mut dyn FnMut(&'static str, Duration),
     ) -> Result<Box<dyn ArmedGuest>, BackendError> {
-        Ok(Box::new(ArmedMachine::arm(guest.machine, progress)?))
+        Ok(Box::new(ArmedMachine::arm(self.machine, progress)?))
     }
 }
 
 impl ArmedGuest for ArmedMachine {
+    fn process(&self) -> i32 {
+        i32::try_from(std::process::id()).unwrap_or(0)
+    }
+
     fn threads(&self) -> Vec<(Role, i32)> {
         let role = |role| match role {
             vmm_machine::Role::Vcpu(index) => Some(Role::Vcpu(index)),
@@ -51,29 +60,11 @@ impl ArmedGuest for ArmedMachine {
     }
 
     fn repair(&self) -> Box<dyn Repair> {
-        Box::new(OwnThreads)
+        Box::new(SetThreads)
     }
 
     fn run(self: Box<Self>) -> Result<Box<dyn RunningGuest>, BackendError> {
         Ok(Box::new(ArmedMachine::run(*self)))
-    }
-}
-
-/// Threads of this process.
-#[derive(Debug)]
-struct OwnThreads;
-
-impl Repair for OwnThreads {
-    fn set_cpus(&self, tid: i32, cpus: &CpuSet) -> io::Result<()> {
-        vmm_host::set_affinity(tid, &numbers(cpus)).map_err(io::Error::other)
-    }
-
-    fn set_scheduling(&self, tid: i32, scheduling: Scheduling) -> io::Result<()> {
-        if scheduling == Scheduling::OTHER {
-            return vmm_host::set_ordinary(tid).map_err(io::Error::other);
-        }
-        let priority = i32::try_from(scheduling.priority).unwrap_or(1);
-        vmm_host::set_fifo(tid, priority).map_err(io::Error::other)
     }
 }
 

@@ -8,10 +8,25 @@ use std::io::{self, Cursor, Write};
 
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use pinion_api::{CloudInit, VirtualMachineInstance};
 
 /// Room beside the data: FAT, directory, rounding of each file.
 const ROOM: usize = 512 << 10;
 const LABEL: [u8; 11] = *b"CIDATA     ";
+
+/// The image for a guest, as a file in memory.
+///
+/// # Errors
+/// From the operating system.
+pub fn cloud_init_image(instance: &VirtualMachineInstance, data: &CloudInit) -> io::Result<File> {
+    let seed = Seed {
+        instance_id: instance.full_name(),
+        host_name: instance.host_name().to_owned(),
+        user_data: data.user_data_bytes(),
+        network_data: Some(data.network_data_bytes()).filter(|d| !d.is_empty()),
+    };
+    seed.image()
+}
 
 /// What the image says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,12 +15,13 @@ use nix::unistd::geteuid;
 use crate::spec::LaunchSpec;
 
 /// Keeps what this guest needs while it runs, of what this process has, and nothing else.
-pub(crate) fn give_up_privileges(spec: &LaunchSpec) -> Result<(), CapsError> {
+pub(crate) fn give_up_privileges(spec: &LaunchSpec, more: &[Capability]) -> Result<(), CapsError> {
     if !spec.placement.devices.is_empty() {
         allow_locking(spec.placement.cells.iter().map(|c| c.memory_bytes).sum());
     }
     let realtime = spec.placement.vcpus.iter().any(|v| v.realtime);
-    let needed = needed(realtime, spec.certificate.as_deref().is_some_and(is_elsewhere));
+    let mut needed = needed(realtime, spec.certificate.as_deref().is_some_and(is_elsewhere));
+    needed.extend(more);
     // What a program started by this one would get; none is started.
     for set in [CapSet::Ambient, CapSet::Inheritable] {
         restrict(set, &CapsHashSet::new())?;

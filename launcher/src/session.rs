@@ -21,13 +21,13 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pinion_endpoint::{Endpoint, EndpointError, Page};
 
-use crate::backend::{ArmedGuest, Backend, GuestEnd, RunningGuest};
+use crate::backend::{ArmedGuest, Backend, BackendError, GuestEnd, RunningGuest};
 use crate::certificate::{self, Auditor, Certificate, Depth, Plan, Repair, Subjects, Verdict};
 use crate::console::{Console, Typed};
 use crate::control::{Control, ControlError, Parts};
 use crate::end::End;
 use crate::event::{Event, Events};
-use crate::guest::{Guest, numbers};
+use crate::guest::numbers;
 use crate::metrics::GuestPhase;
 use crate::monitor::Monitor;
 use crate::sandbox;
@@ -68,7 +68,7 @@ pub enum SessionError {
     Metrics(#[from] EndpointError),
     /// The guest cannot be set up.
     #[error("Cannot set up the guest")]
-    Guest(#[from] crate::guest::GuestError),
+    Guest(#[source] BackendError),
     /// The guest's socket cannot be made.
     #[error("Cannot make the guest's socket")]
     Control(#[from] ControlError),
@@ -123,15 +123,15 @@ impl Session {
         let log = self.spec.instance.spec.domain.devices.log_serial_console != Some(false);
         let (console, mut wiring) = Console::open(self.spec.console, log).map_err(console_failed)?;
         let control = self.open_control(&console, &mut wiring)?;
-        let guest = Guest::open(&self.spec.instance, &self.spec.placement, wiring)?;
-        sandbox::give_up_privileges(&self.spec)?;
+        let guest = backend.open(&self.spec, wiring).map_err(SessionError::Guest)?;
+        sandbox::give_up_privileges(&self.spec, backend.privileges())?;
         let (monitor, events) = (self.monitor.clone(), &mut self.events);
         let mut progress = |phase: &'static str, took: Duration| {
             monitor.started(phase, took);
             let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
             events.tell(&Event::Phase { phase: phase.to_owned(), took_ns });
         };
-        let armed = match backend.arm(guest, &mut progress) {
+        let armed = match guest.arm(&mut progress) {
             Ok(armed) => armed,
             Err(e) => return Ok(End::NotArmed(chain(e.as_ref()))),
         };
@@ -171,11 +171,11 @@ impl Session {
     }
 
     fn verify_and_run(&mut self, armed: Box<dyn ArmedGuest>, signals: &SignalFd, console: Console) -> End {
-        let pid = i32::try_from(std::process::id()).unwrap_or(0);
-        let subjects = Subjects { pid, threads: armed.threads(), cells: armed.memory() };
+        let subjects = Subjects { pid: armed.process(), threads: armed.threads(), cells: armed.memory() };
         self.monitor.watch(subjects.clone());
         let began = Instant::now();
-        let mut auditor = Auditor::new(Plan::of(&self.spec.placement), subjects);
+        let mut auditor =
+            Auditor::new(Plan::of(&self.spec.placement).with_helpers(armed.helpers()), subjects);
         let certificate = auditor.check(Depth::Everything).certificate;
         self.publish(&certificate, &auditor);
         self.monitor.started("verify", began.elapsed());

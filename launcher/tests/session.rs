@@ -15,12 +15,13 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::gettid;
 use pinion_launcher::backend::{
-    ArmedGuest, Backend, BackendError, DiskStats, GuestEnd, GuestStats, RunningGuest,
+    ArmedGuest, Backend, BackendError, DiskStats, GuestEnd, GuestStats, OpenedGuest, RunningGuest,
 };
 use pinion_launcher::certificate::{Certificate, Range, Repair, Role, Scheduling, Verdict};
 use pinion_launcher::{AuditPolicy, ConsoleMode, End, Event, Events, Guest, LaunchSpec, Session};
 use pinion_machine::CpuSet;
 use pinion_planner::{Emulator, Placement, Vcpu};
+use vmm_machine::ConsoleConfig;
 
 /// A certificate is about every thread of the process, those of other tests too.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -66,9 +67,16 @@ struct FakeGuest {
 }
 
 impl Backend for Fake {
+    fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
+        // What is missing is told as the native one tells it.
+        Guest::open(&spec.instance, &spec.placement, console)?;
+        Ok(Box::new(Fake { story: self.story, alive: Arc::clone(&self.alive) }))
+    }
+}
+
+impl OpenedGuest for Fake {
     fn arm(
-        &self,
-        _guest: Guest,
+        self: Box<Self>,
         progress: &mut dyn FnMut(&'static str, Duration),
     ) -> Result<Box<dyn ArmedGuest>, BackendError> {
         progress("memory", Duration::from_millis(1));
@@ -122,6 +130,10 @@ impl Repair for Threads {
 }
 
 impl ArmedGuest for FakeGuest {
+    fn process(&self) -> i32 {
+        i32::try_from(std::process::id()).unwrap()
+    }
+
     fn threads(&self) -> Vec<(Role, i32)> {
         vec![(Role::Vcpu(0), self.tid)]
     }

@@ -7,12 +7,12 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use pinion_lab::{Cache, Kernel};
+use pinion_lab::{Cache, DebianDisk, Kernel, LibvirtRoot};
 
 use crate::workspace::show;
 
 /// A Debian package, and the file that shows that it is there.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("gcc", "/usr/bin/cc"),
     ("g++", "/usr/bin/c++"),
     ("libc6-dev", "/usr/include/stdlib.h"),
@@ -22,6 +22,12 @@ const PACKAGES: [(&str, &str); 12] = [
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
     ("e2fsprogs", "/sbin/mke2fs"),
     ("cpio", "/usr/bin/cpio"),
+    ("fdisk", "/sbin/sfdisk"),
+    ("dosfstools", "/sbin/mkfs.vfat"),
+    ("libvirt-dev", "/usr/include/libvirt/libvirt.h"),
+    ("libvirt-clients", "/usr/bin/virt-xml-validate"),
+    ("mmdebstrap", "/usr/bin/mmdebstrap"),
+    ("qemu-utils", "/usr/bin/qemu-img"),
     ("util-linux", "/usr/bin/setpriv"),
     ("git", "/usr/bin/git"),
     ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
@@ -53,7 +59,8 @@ pub(crate) fn setup() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What single tests need, and say so where it cannot be had: Prometheus, unpacked into the cache, and a browser.
+/// What single tests need, and say so where it cannot be had: Prometheus, unpacked into the cache, a disk image with a
+/// whole Debian, and a browser.
 fn optional(cache: &Cache) {
     let cached = !cache.entries("programs").is_empty();
     let browser = || BROWSERS.iter().any(|b| Path::new(b).exists());
@@ -65,6 +72,17 @@ fn optional(cache: &Cache) {
     match pinion_lab::debian_program(cache, "prometheus", "usr/bin/prometheus") {
         Ok(_) => println!("Prometheus ({:.1} s)", began.elapsed().as_secs_f32()),
         Err(e) => println!("no Prometheus, so that dashboards are not tested: {e}"),
+    }
+    let began = Instant::now();
+    println!("a Debian disk image, from the cache or by mmdebstrap and a lab host");
+    match DebianDisk::of_debian(cache) {
+        Ok(_) => println!("Debian disk image ({:.1} s)", began.elapsed().as_secs_f32()),
+        Err(e) => println!("no Debian disk image, so that booting from one is not tested: {e}"),
+    }
+    let began = Instant::now();
+    match LibvirtRoot::of_debian(cache) {
+        Ok(_) => println!("Debian with libvirt ({:.1} s)", began.elapsed().as_secs_f32()),
+        Err(e) => println!("no Debian with libvirt, so that its backend is not tested: {e}"),
     }
     let began = Instant::now();
     if !browser() {

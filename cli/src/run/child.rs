@@ -23,6 +23,7 @@ use pinion_launcher::{ConsoleMode, Event, LaunchSpec, TerminalMode};
 
 use super::hosting::{Claim, Hosting};
 use super::{Placed, report};
+use crate::backend::Backend;
 use crate::failure::Failure;
 
 /// Where a launcher finds its spec and writes its events.
@@ -30,8 +31,6 @@ const SPEC_FD: i32 = 3;
 const EVENT_FD: i32 = 4;
 /// Where it is told that the host is ready for it.
 const GO_FD: i32 = 5;
-/// The program, beside this one.
-const PROGRAM: &str = "pinion-launcher";
 
 #[derive(Debug, thiserror::Error)]
 enum StartError {
@@ -88,13 +87,13 @@ pub(super) fn start_all(placed: Vec<Placed>, detach: bool) -> Result<Vec<Launche
 }
 
 fn start(guest: Placed, detach: bool) -> Result<Launcher, Failure> {
-    let Placed { mut spec, mut claim, .. } = guest;
+    let Placed { mut spec, mut claim, backend, .. } = guest;
     spec.wait_fd = Some(GO_FD);
     let hand_over = |e| Failure::failed(StartError::HandOver(e));
     let spec_file = spec_file(&spec).map_err(hand_over)?;
     let (events, to_events): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(|e| hand_over(e.into()))?;
     let (from_go, go): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(|e| hand_over(e.into()))?;
-    let program = program();
+    let program = program(backend);
     let mut command = Command::new(&program);
     command.args(["--spec-fd", &SPEC_FD.to_string(), "--event-fd", &EVENT_FD.to_string()]);
     if detach {
@@ -146,9 +145,9 @@ fn spec_file(spec: &LaunchSpec) -> io::Result<OwnedFd> {
 }
 
 /// The launcher's program: beside this one.
-fn program() -> PathBuf {
-    let own = std::env::current_exe().unwrap_or_else(|_| PROGRAM.into());
-    own.with_file_name(PROGRAM)
+fn program(backend: Backend) -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_else(|_| backend.program().into());
+    own.with_file_name(backend.program())
 }
 
 impl Launcher {

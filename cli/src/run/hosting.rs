@@ -153,6 +153,7 @@ pub(crate) fn wishes(placement: &Placement, quiet: bool, pages: &[PagesWish]) ->
         |d: &pinion_planner::Device| DeviceRoute { address: d.address, cpus: d.interrupt_cpus.clone() };
     HostWishes {
         quiet_cpus: dedicated,
+        pinned_only: false,
         realtime: placement.vcpus.iter().any(|v| v.realtime),
         fallback: placement.emulator.cpus.clone(),
         huge_pages: pages.to_vec(),

@@ -15,9 +15,10 @@ use pinion_node_agent::{Ledger, PagesWish};
 use pinion_planner::{HoldingState, Occupancy, Placement};
 
 use crate::arguments::{PictureFormat, RunOptions};
+use crate::backend::{self, Backend, Chosen};
 use crate::failure::{Failure, REFUSED};
 use crate::resources::{DeviceNames, Wanted};
-use crate::{boot, huge_pages, machine, output, plan, specs};
+use crate::{huge_pages, machine, output, plan, specs};
 use hosting::{Claim, Hosting, Unplaced};
 
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,7 @@ struct Placed {
     claim: Claim,
     /// Huge pages that are made for it.
     pages: Vec<PagesWish>,
+    backend: Backend,
 }
 
 /// Runs the VMs of a file.
@@ -50,7 +52,7 @@ struct Placed {
 pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
     let instances = specs::read(&options.file)?;
     check(options, &instances)?;
-    boot::check(&instances)?;
+    let backends = backend::choose(options.backend, &instances)?;
     let names = DeviceNames::read(options.devices.as_deref())?;
     if options.dry_run {
         let machine = machine::discover(&pinion_discovery::From::Host)?;
@@ -61,7 +63,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
         return Err(Failure::failed(RunError::NoAgent));
     }
     host.settle()?;
-    let outcome = run_all(options, &instances, &names, &mut host);
+    let outcome = run_all(options, &instances, &backends, &names, &mut host);
     // All reservations are gone: what nobody needs any more is put back.
     let settled = host.settle();
     outcome.and(settled)
@@ -74,14 +76,21 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
 fn run_all(
     options: &RunOptions,
     instances: &[VirtualMachineInstance],
+    backends: &[Chosen],
     names: &DeviceNames,
     host: &mut Hosting,
 ) -> Result<(), Failure> {
     let machine = machine::discover(&pinion_discovery::From::Host)?;
     let mut placed = reserve_all(options, &machine, instances, names, host)?;
+    for (guest, chosen) in placed.iter_mut().zip(backends) {
+        guest.backend = chosen.backend;
+        report::backend(&guest.spec.placement.name, chosen);
+    }
     report::started(&placed.iter().map(|p| &p.spec.placement).collect::<Vec<_>>());
     for guest in &mut placed {
-        let wishes = hosting::wishes(&guest.spec.placement, !options.leave_host_settings, &guest.pages);
+        let mut wishes = hosting::wishes(&guest.spec.placement, !options.leave_host_settings, &guest.pages);
+        // QEMU's threads stay in the control groups that libvirt made for them.
+        wishes.pinned_only = guest.backend == Backend::Libvirt && wishes.quiet_cpus;
         host.prepare(&machine, &guest.spec.placement, &mut guest.claim, wishes)?;
     }
     host.settle()?;
@@ -151,7 +160,7 @@ fn reserve_all(
             }
         };
         let spec = launch_spec(options, instance, placement, number, instances.len());
-        placed.push(Placed { spec, claim, pages: pages.into_inner() });
+        placed.push(Placed { spec, claim, pages: pages.into_inner(), backend: Backend::Native });
     }
     Ok(placed)
 }

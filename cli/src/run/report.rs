@@ -9,12 +9,21 @@ use pinion_launcher::certificate::Verdict;
 use pinion_node_agent::{Isolation, Notice, NoticeText, Rebound};
 use pinion_planner::Placement;
 
+use crate::backend::{Backend, Chosen};
 use crate::plan;
 
 /// The plan of each guest.
 pub(super) fn started(placements: &[&Placement]) {
     for placement in placements {
         eprint!("{}", plan::summary(placement));
+    }
+}
+
+/// What runs a guest, where it is not our own virtual machine monitor.
+pub(super) fn backend(name: &str, chosen: &Chosen) {
+    if chosen.backend == Backend::Libvirt {
+        let because = chosen.because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        eprintln!("{name}: on QEMU, through {}{because}", chosen.backend);
     }
 }
 

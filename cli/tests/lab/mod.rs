@@ -57,6 +57,11 @@ fn lab(name: &str, shape: &Shape, script: &str, files: &Files) -> Lab {
         .with_program("/usr/bin/pinion", &stripped(&pinion, folder.path()))
         .unwrap()
         .with_program("/usr/bin/pinion-launcher", &stripped(&launcher, folder.path()))
+        .unwrap()
+        .with_program(
+            "/usr/bin/pinion-image",
+            &stripped(&launcher.with_file_name("pinion-image"), folder.path()),
+        )
         .unwrap();
     let lab = Lab::boot(name, shape, &files).unwrap();
     println!("{name}: up in {:?}", lab.boot_time());

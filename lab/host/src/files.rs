@@ -11,6 +11,16 @@ use crate::debian::output;
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     files: BTreeMap<PathBuf, PathBuf>,
+    disks: Vec<(PathBuf, Attach)>,
+}
+
+/// How a lab host has a disk of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// What it writes is gone with it.
+    Snapshot,
+    /// What it writes is written.
+    Writable,
 }
 
 impl Files {
@@ -41,6 +51,19 @@ impl Files {
         }
         self.files.insert(place.into(), program.to_owned());
         Ok(self)
+    }
+
+    /// Adds a disk: an image file of this machine, raw whatever it holds. The lab host has them as `/dev/vda`,
+    /// `/dev/vdb` and so on.
+    #[must_use]
+    pub fn with_disk(mut self, image: impl Into<PathBuf>, attach: Attach) -> Self {
+        self.disks.push((image.into(), attach));
+        self
+    }
+
+    /// The disks, in their order.
+    pub(crate) fn disks(&self) -> &[(PathBuf, Attach)] {
+        &self.disks
     }
 
     /// Place and file of each.

@@ -10,7 +10,7 @@ use crate::initramfs::Tree;
 use crate::{Cache, Files, Kernel, LabError, Shape};
 
 /// Modules of the lab host; init loads most of them.
-const MODULES: [&str; 16] = [
+const MODULES: [&str; 20] = [
     "virtio_pci",
     "virtio_console",
     "kvm-amd",
@@ -27,6 +27,10 @@ const MODULES: [&str; 16] = [
     "virtio_blk",
     "virtio_net",
     "9p",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
+    "nls_iso8859-1",
 ];
 
 /// Cargo's build folder.

@@ -15,7 +15,7 @@ ln -s /proc/self/fd /dev/fd
 [ -e /sbin ] || ln -s bin /sbin
 hostname lab
 ip link set lo up
-modprobe -a virtio_pci virtio_console
+modprobe -a virtio_pci virtio_console virtio_blk
 modprobe kvm-amd nested=1
 modprobe -a tun bridge vfio-pci vfio_iommu_type1 vhost_net nvme
 while read -r node kib count; do

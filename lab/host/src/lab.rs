@@ -17,7 +17,7 @@ use crate::initramfs::append;
 use crate::kept;
 use crate::qemu::{self, Places};
 use crate::slot::Slot;
-use crate::{Cache, Files, Kernel, LabError, Shape};
+use crate::{Attach, Cache, Files, Kernel, LabError, Shape};
 
 /// Longest that a lab may take to come up, in seconds, for each attempt: it takes about 10. Emulated CPUs now and then
 /// stand still for good while they boot, which a fresh start cures; a machine that is merely slow gets longer each time.
@@ -91,7 +91,7 @@ impl Lab {
             let drive = File::create(&path).map_err(LabError::file("create", &path))?;
             drive.set_len(64 << 20).map_err(LabError::file("size", &path))?;
         }
-        let (qemu, stream) = start_again(shape, &kernel, &folder, &initramfs)?;
+        let (qemu, stream) = start_again(shape, files.disks(), &kernel, &folder, &initramfs)?;
         let mut lab =
             Self { folder, qemu, stream: Mutex::new((stream, 0)), boot: Duration::ZERO, _slot: slot };
         lab.boot = began.elapsed();
@@ -257,13 +257,15 @@ impl Drop for Lab {
 /// Starts QEMU, and once more where it does not come up.
 fn start_again(
     shape: &Shape,
+    disks: &[(PathBuf, Attach)],
     kernel: &Kernel,
     folder: &Path,
     initramfs: &Path,
 ) -> Result<(Child, UnixStream), LabError> {
     let mut last = None;
     for (attempt, seconds) in UP_WITHIN.into_iter().enumerate() {
-        match start(shape, kernel, folder, initramfs, seconds) {
+        let places = (kernel, folder, initramfs);
+        match start(shape, disks, places, seconds) {
             Err(e @ LabError::NotUp { .. }) => {
                 let console = folder.join("console");
                 let _ = fs::copy(&console, folder.join(format!("console.{attempt}")));
@@ -279,9 +281,8 @@ fn start_again(
 /// Starts QEMU and waits for the agent's greeting. QEMU dies with the thread that started it.
 fn start(
     shape: &Shape,
-    kernel: &Kernel,
-    folder: &Path,
-    initramfs: &Path,
+    disks: &[(PathBuf, Attach)],
+    (kernel, folder, initramfs): (&Kernel, &Path, &Path),
     seconds: u64,
 ) -> Result<(Child, UnixStream), LabError> {
     let console = folder.join("console");
@@ -291,7 +292,8 @@ fn start(
     let socket = std::env::temp_dir().join(format!("pinion-lab-{}-{}", std::process::id(), short(folder)));
     let _ = fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(LabError::file("listen on", &socket))?;
-    let places = Places { kernel: &kernel.image(), initramfs, console: &console, socket: &socket, folder };
+    let places =
+        Places { kernel: &kernel.image(), initramfs, console: &console, socket: &socket, folder, disks };
     let errors = File::create(&log).map_err(LabError::file("create", &log))?;
     let started = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])

@@ -18,6 +18,7 @@
 
 mod cache;
 mod debian;
+mod disk;
 mod error;
 mod files;
 mod guest;
@@ -31,8 +32,9 @@ mod slot;
 
 pub use cache::Cache;
 pub use debian::{Kernel, debian_program};
+pub use disk::{DebianDisk, LibvirtRoot};
 pub use error::LabError;
-pub use files::Files;
+pub use files::{Attach, Files};
 pub use guest::{guest_initrd, guest_initrd_with};
 pub use lab::{Lab, Output};
 pub use pinion_lab_agent::Stream;

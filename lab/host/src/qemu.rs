@@ -1,8 +1,8 @@
 //! QEMU's command line for a shape.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::{LabError, Shape};
+use crate::{Attach, LabError, Shape};
 
 /// Where a lab's files are on this machine.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +12,7 @@ pub(crate) struct Places<'a> {
     pub(crate) console: &'a Path,
     pub(crate) socket: &'a Path,
     pub(crate) folder: &'a Path,
+    pub(crate) disks: &'a [(PathBuf, Attach)],
 }
 
 /// All arguments.
@@ -21,6 +22,7 @@ pub(crate) fn arguments(shape: &Shape, places: &Places<'_>) -> Result<Vec<String
     words.machine(shape);
     words.nodes(shape);
     words.devices(shape, places.folder);
+    words.disks(places.disks);
     words.add("-kernel", places.kernel.display().to_string());
     words.add("-initrd", places.initramfs.display().to_string());
     words.add("-append", command_line(shape));
@@ -120,6 +122,18 @@ impl Words {
         }
     }
 
+    /// Disks of this machine; nobody's data is on what is written.
+    fn disks(&mut self, disks: &[(PathBuf, Attach)]) {
+        for (number, (image, attach)) in disks.iter().enumerate() {
+            let snapshot = if *attach == Attach::Snapshot { "on" } else { "off" };
+            let file = image.display();
+            let drive =
+                format!("if=none,id=disk{number},format=raw,snapshot={snapshot},cache=unsafe,file={file}");
+            self.add("-drive", drive);
+            self.add("-device", format!("virtio-blk-pci,drive=disk{number},bus=pcie.0"));
+        }
+    }
+
     /// Each node with devices gets a PCI expander, and each device a root port on it.
     fn devices(&mut self, shape: &Shape, folder: &Path) {
         let (mut port, mut drive) = (0, 0);
@@ -157,7 +171,8 @@ mod tests {
     #[test]
     fn a_shape_becomes_arguments() {
         let here = Path::new("x");
-        let places = Places { kernel: here, initramfs: here, console: here, socket: here, folder: here };
+        let places =
+            Places { kernel: here, initramfs: here, console: here, socket: here, folder: here, disks: &[] };
         let text = arguments(&Shape::two_socket(), &places).unwrap().join(" ");
         for part in [
             "-smp 16,sockets=2,dies=2,cores=2,threads=2",

@@ -96,3 +96,21 @@ fn a_host_of_another_shape_has_what_it_says() {
     let count = lab.sh("cat /sys/bus/pci/devices/*/numa_node | grep -c '^1$'", QUICK).unwrap().text();
     assert_eq!(count, "10\n");
 }
+
+#[test]
+fn a_disk_of_debian_is_made_once() {
+    match pinion_lab::DebianDisk::of_debian(&pinion_lab::Cache::of_user()) {
+        Ok(disk) => {
+            assert!(disk.image().is_file() && disk.releases().unwrap()[0] != disk.releases().unwrap()[1])
+        }
+        Err(e) => println!("skipped: {e}"),
+    }
+}
+
+#[test]
+fn a_root_with_libvirt_is_made_once() {
+    match pinion_lab::LibvirtRoot::of_debian(&pinion_lab::Cache::of_user()) {
+        Ok(root) => assert!(root.image().is_file()),
+        Err(e) => println!("skipped: {e}"),
+    }
+}

@@ -159,10 +159,10 @@ impl Auditor {
     /// tells their names. The kernel makes some for a guest while it runs (`kvm-nx-lpage-recovery`
     /// with its first instruction), and they are born on the CPUs of the vCPU that caused them.
     pub fn settle(&mut self, last: &Certificate, repair: &dyn Repair) -> Vec<(String, io::Result<()>)> {
-        let Some(planned) = self.plan.thread(Role::Emulator) else { return Vec::new() };
         let mut settled = Vec::new();
         for (role, tid, facts) in observe_threads(&self.subjects).threads {
             let Some(facts) = facts.filter(|_| role == Role::Emulator) else { continue };
+            let Some(planned) = self.plan.thread_of(&facts) else { continue };
             if facts.allowed_cpus != planned.cpus && !last.threads.iter().any(|t| t.tid == tid) {
                 settled.push((facts.name, repair.set_cpus(tid, &planned.cpus)));
             }
@@ -175,7 +175,7 @@ impl Auditor {
     pub fn repair(&mut self, last: &Certificate, repair: &dyn Repair) -> Vec<Repaired> {
         let mut done = Vec::new();
         for facts in &last.threads {
-            let Some(planned) = self.plan.thread(facts.role) else { continue };
+            let Some(planned) = self.plan.thread_of(facts) else { continue };
             if facts.allowed_cpus != planned.cpus {
                 let result = repair.set_cpus(facts.tid, &planned.cpus);
                 done.push(Repaired { role: facts.role, check: Check::Cpus, result });

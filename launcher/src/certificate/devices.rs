@@ -157,6 +157,7 @@ mod tests {
         Plan {
             name: "default/a".into(),
             threads: BTreeMap::new(),
+            helpers: &[],
             emulator: CpuSet::new(),
             cells: vec![],
             locked: false,

@@ -101,7 +101,7 @@ fn gone(role: Role, observed: &str) -> Item {
 }
 
 fn judge_thread(plan: &Plan, facts: &ThreadFacts) -> Vec<Item> {
-    let Some(planned) = plan.thread(facts.role) else { return Vec::new() };
+    let Some(planned) = plan.thread_of(facts) else { return Vec::new() };
     let subject = subject(facts.role, Some(facts));
     let agrees = |holds: bool| if holds { Verdict::Holds } else { Verdict::Drifted };
     let item = |check, planned: String, observed: String, verdict| Item {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pinion_machine::{Bdf, CpuSet, NodeId, PageSize};
 use pinion_planner::Placement;
 
-use super::document::{Role, Scheduling};
+use super::document::{Role, Scheduling, ThreadFacts};
 
 /// What was planned for one guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Plan {
     pub threads: BTreeMap<Role, PlannedThread>,
     /// Where every other thread belongs; empty where the placement does not say.
     pub emulator: CpuSet,
+    /// Names of threads that I/O threads start for their own work: they may run where the one that started them does.
+    pub helpers: &'static [&'static str],
     /// Memory of the cells.
     pub cells: Vec<PlannedCell>,
     /// Whether no page may be swapped out.
@@ -87,6 +89,7 @@ impl Plan {
             name: placement.name.clone(),
             threads: vcpus.chain(io).collect(),
             emulator: placement.emulator.cpus.clone(),
+            helpers: &[],
             cells: cells.collect(),
             locked: placement.vcpus.iter().any(|v| v.realtime),
             devices: placement
@@ -99,6 +102,26 @@ impl Plan {
                 })
                 .collect(),
         }
+    }
+
+    /// With threads of these names that I/O threads start.
+    #[must_use]
+    pub const fn with_helpers(mut self, helpers: &'static [&'static str]) -> Self {
+        self.helpers = helpers;
+        self
+    }
+
+    /// The plan of a thread that was found.
+    #[must_use]
+    pub fn thread_of(&self, facts: &ThreadFacts) -> Option<PlannedThread> {
+        if facts.role == Role::Emulator && self.helpers.contains(&facts.name.as_str()) {
+            let io = self.threads.iter().filter(|(role, _)| matches!(role, Role::IoThread(_)));
+            let own = io.map(|(_, planned)| planned).find(|planned| planned.cpus == facts.allowed_cpus);
+            if own.is_some() {
+                return own.cloned();
+            }
+        }
+        self.thread(facts.role)
     }
 
     /// The plan of a thread, by what it is for.

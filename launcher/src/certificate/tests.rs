@@ -31,6 +31,7 @@ fn plan() -> Plan {
     Plan {
         name: "default/a".into(),
         threads: BTreeMap::from([(Role::Vcpu(0), thread("2")), (Role::IoThread(1), thread("3"))]),
+        helpers: &[],
         emulator: cpus("0-1"),
         cells: vec![PlannedCell { id: 0, host_node: NodeId(1), page_size: PageSize::MIB2, bytes: 64 << 20 }],
         locked: false,
@@ -235,6 +236,7 @@ fn drift_is_counted_once_while_it_lasts_and_repaired_by_thread() {
     let plan = Plan {
         name: "default/a".into(),
         threads: BTreeMap::from([(Role::Vcpu(0), planned)]),
+        helpers: &[],
         emulator: here,
         cells: vec![],
         locked: false,
@@ -275,4 +277,14 @@ fn a_certificate_replaces_the_one_before_and_survives_a_failure() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
     let read: serde_json::Value = serde_json::from_slice(&before).unwrap();
     assert_eq!(read["kind"], "Certificate");
+}
+
+#[test]
+fn threads_that_an_io_thread_starts_may_run_where_it_does() {
+    let plan = Plan { helpers: &["worker"], ..plan() };
+    let named =
+        |name: &str, allowed| ThreadFacts { name: name.to_owned(), ..thread(Role::Emulator, 7, allowed) };
+    assert_eq!(plan.thread_of(&named("worker", "3")).unwrap().cpus, cpus("3"));
+    assert_eq!(plan.thread_of(&named("other", "3")).unwrap().cpus, plan.emulator);
+    assert_eq!(plan.thread_of(&named("worker", "2")).unwrap().cpus, plan.emulator);
 }

@@ -21,7 +21,8 @@ impl Keeper {
         let partitions = self.partitions.clone();
         self.ledger.changing(|document, _| {
             let entry = document.holdings.iter().find(|e| e.process.pid == pid);
-            let quiet = entry.filter(|e| e.host.quiet_cpus && !e.holding.cpus.is_empty());
+            let quiet =
+                entry.filter(|e| e.host.quiet_cpus && !e.host.pinned_only && !e.holding.cpus.is_empty());
             Ok(quiet
                 .map_or(Ok(Isolation::Pinned), |e| partitions.make(pid, &e.holding.cpus, &e.host.fallback)))
         })

@@ -14,6 +14,10 @@ pub struct HostWishes {
     /// Whether its dedicated CPUs are kept free of the host's interrupts, awake and at full speed.
     #[serde(default)]
     pub quiet_cpus: bool,
+    /// Whether its threads are of another process, which stays in control groups of others: they are pinned, and no
+    /// partition is made of their CPUs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned_only: bool,
     /// Whether one of its vCPUs is real-time.
     #[serde(default)]
     pub realtime: bool,

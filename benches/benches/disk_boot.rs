@@ -1,0 +1,108 @@
+//! Time from the command to the guest's init for a Debian disk image: Pinion, which starts the image's kernel
+//! directly, beside QEMU with SeaBIOS and with OVMF, which start GRUB. In one lab host, in turn, with the same image.
+//!
+//! `cargo bench -p pinion-benches --bench disk_boot` runs it. Everything in the lab is emulated: only the ratio of
+//! what ran side by side says something. Under `cargo test` it does nothing.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark ends at the first thing that is wrong")]
+
+use std::path::Path;
+
+use pinion_benches::side_by_side::{self, LONG, median, must, three};
+use pinion_lab::{Attach, Cache, DebianDisk, Files, Lab, Node, Shape};
+
+const RUNS: usize = 3;
+
+const PINION: &str = "pinion run /bench.yaml 2> /log";
+/// The last word is the firmware's.
+const QEMU: &str = "TMPDIR=/tmp taskset 0xc qemu-system-x86_64 -L /firmware -M q35 -accel kvm -cpu host -smp 1 -m 512 \
+    -nodefaults -no-user-config -nographic -serial stdio -snapshot \
+    -drive if=virtio,format=raw,file=/dev/vda 2> /log";
+
+const SPEC: &str = "
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: bench}
+spec:
+  domain:
+    memory: {guest: 512Mi}
+    devices: {disks: [{name: root}]}
+  volumes: [{name: root, hostDisk: {path: /dev/vda, type: Disk}}]
+";
+
+/// What the kernel says before its first process runs.
+const INIT: &str = "Run /init as init process";
+
+fn main() {
+    if !std::env::args().any(|a| a == "--bench") {
+        println!("disk_boot: skipped, it runs with `cargo bench` only");
+        return;
+    }
+    let disk = DebianDisk::of_debian(&Cache::of_user()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let lab = lab(&disk, folder.path());
+    let ways = [
+        ("pinion run", PINION.to_owned()),
+        ("QEMU, SeaBIOS", QEMU.to_owned()),
+        ("QEMU, OVMF", QEMU.replace("-M q35", "-M q35 -bios /firmware/OVMF.fd")),
+    ];
+    let mut times = vec![Vec::new(); ways.len()];
+    for _ in 0..RUNS {
+        for ((name, command), times) in ways.iter().zip(&mut times) {
+            let seconds = init(&lab, command);
+            println!("{name}: {seconds:.2} s");
+            times.push(seconds);
+        }
+    }
+    println!("time to init from a Debian disk image, seconds (min, median, max) of {RUNS}:");
+    for ((name, _), times) in ways.iter().zip(&mut times) {
+        println!("  {name:<14} {}", three(times));
+    }
+    let ours = times.first().map_or(f64::NAN, |t| median(t));
+    for ((name, _), times) in ways.iter().zip(&times).skip(1) {
+        println!("  {name}: {:.1} times as long", median(times) / ours);
+    }
+    println!("phases of the last start:");
+    must(&lab, "pinion run /bench.yaml > /out 2> /log & for i in $(seq 900); do grep -q running /log && break; sleep 0.1; done; kill -9 $(pidof pinion-launcher)").unwrap();
+    print!("{}", must(&lab, "sed -n 's/.*bench: \\(.* ready after .*\\)/  \\1/p' /log").unwrap());
+}
+
+fn lab(disk: &DebianDisk, folder: &Path) -> Lab {
+    let initrd = folder.join("initrd");
+    pinion_lab::guest_initrd("true", &initrd).unwrap();
+    let node = Node { memory_mib: 2048, has_cpus: true, huge_pages: Vec::new(), devices: Vec::new() };
+    let shape = Shape {
+        sockets: 1,
+        dies: 1,
+        cores: 2,
+        threads: 2,
+        nodes: vec![node],
+        distances: Vec::new(),
+        kernel_arguments: String::new(),
+    };
+    let files = Files::new()
+        .with_disk(disk.image(), Attach::Snapshot)
+        .with("/firmware/OVMF.fd", "/usr/share/ovmf/OVMF.fd");
+    let lab = side_by_side::lab_with("bench-disk", &shape, &initrd, folder, files).unwrap();
+    lab.put("/bench.yaml", SPEC.as_bytes(), 0o644).unwrap();
+    lab
+}
+
+/// Seconds from the start of a command to its guest's init, on the lab's own clock; then the guest is killed.
+fn init(lab: &Lab, command: &str) -> f64 {
+    let script = format!(
+        "S=$(cut -d' ' -f1 /proc/uptime); ({command} < /dev/null > /out &); for i in $(seq 3000); do \
+         grep -q '{INIT}' /out && break; sleep 0.05; done; E=$(cut -d' ' -f1 /proc/uptime); \
+         killall -9 pinion-launcher qemu-system-x86_64 2> /dev/null; sleep 1; grep -q '{INIT}' /out && echo $S $E"
+    );
+    let output = lab.sh(&script, LONG).unwrap();
+    let text = output.text();
+    let times: Vec<f64> = text.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+    match times.as_slice() {
+        [start, end] => end - start,
+        _ => {
+            println!("{}", lab.sh("tail -c 2000 /out; cat /log", LONG).unwrap().text());
+            panic!("the guest did not come up: {text}");
+        }
+    }
+}

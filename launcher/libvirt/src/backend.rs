@@ -1,0 +1,292 @@
+//! The libvirt backend: the guest is a transient domain of the host's system daemon.
+//!
+//! Called by the session, on its thread. libvirt makes QEMU's threads where the document says, paused; everything is
+//! then read back from the kernel, as for any other guest, and only then is it resumed. libvirt's word is never
+//! taken for where something is.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use caps::Capability;
+use pinion_api::VirtualMachineInstance;
+use pinion_launcher::backend::{ArmedGuest, Backend, BackendError, OpenedGuest, RunningGuest};
+use pinion_launcher::certificate::{Range, Repair, Role};
+use pinion_launcher::{ConsoleConfig, LaunchSpec, SetThreads, cloud_init_image};
+use pinion_machine::CpuSet;
+use pinion_planner::Placement;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::sys;
+
+use crate::console::{self, Wires};
+use crate::domain::{Assets, domain, name};
+use crate::error::LibvirtError;
+use crate::process;
+use crate::running::Running;
+
+/// The host's system daemon.
+pub(crate) const URI: &str = "qemu:///system";
+/// Folder of what is made for guests.
+const FOLDER: &str = "/run/pinion/libvirt";
+/// AMD's CPUID leaf of cores and threads.
+const TOPOLOGY_EXTENSIONS: &str = "topoext";
+/// Where the kernel's network interfaces are.
+const INTERFACES: &str = "/sys/class/net";
+
+/// QEMU, through libvirt.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Libvirt;
+
+impl Backend for Libvirt {
+    fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
+        let connect = connect()?;
+        let folder = Folder::make(Path::new(FOLDER).join(std::process::id().to_string()))?;
+        let assets = assets(&spec.instance, &folder.0)?;
+        let document = domain(&spec.instance, &spec.placement, &assets);
+        let placement = spec.placement.clone();
+        Ok(Box::new(Opened { connect, name: name(&spec.instance), document, placement, console, folder }))
+    }
+
+    /// To put QEMU's threads back, and to read where its pages are: it is another user's process.
+    fn privileges(&self) -> &'static [Capability] {
+        &[Capability::CAP_SYS_NICE, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH]
+    }
+}
+
+/// Whether this host's CPUs are AMD's or Hygon's, whose guests see no threads of a core without a feature that QEMU leaves
+/// out.
+fn is_amd() -> bool {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let vendor = text.lines().find_map(|l| l.strip_prefix("vendor_id")).unwrap_or_default();
+    ["AuthenticAMD", "HygonGenuine"].iter().any(|amd| vendor.contains(amd))
+}
+
+/// Connects to the daemon. Its errors are ours to tell, not the library's to print.
+pub(crate) fn connect() -> Result<Connect, LibvirtError> {
+    virt::error::clear_error_callback();
+    Connect::open(Some(URI)).map_err(|source| LibvirtError::Connect { uri: URI, source })
+}
+
+/// A folder that is gone with this.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    fn make(path: PathBuf) -> Result<Self, LibvirtError> {
+        let failed = |source| LibvirtError::File { action: "make the folder", path: path.clone(), source };
+        fs::create_dir_all(&path).map_err(failed)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Makes what the document names and the spec does not have.
+fn assets(instance: &VirtualMachineInstance, folder: &Path) -> Result<Assets, LibvirtError> {
+    let spec = &instance.spec;
+    let smt = spec.topology().threads > 1 && is_amd();
+    let cpu_features = if smt { vec![TOPOLOGY_EXTENSIONS] } else { Vec::new() };
+    let mut assets = Assets { sockets: folder.to_owned(), cpu_features, ..Assets::default() };
+    for volume in &spec.volumes {
+        let Some(data) = &volume.cloud_init_no_cloud else { continue };
+        let path = folder.join(format!("{}.img", volume.name));
+        let failed =
+            |source| LibvirtError::File { action: "make the cloud-init image", path: path.clone(), source };
+        let mut image = cloud_init_image(instance, data).map_err(failed)?;
+        let mut file = fs::File::create(&path).map_err(failed)?;
+        std::io::Seek::rewind(&mut image)
+            .and_then(|()| std::io::copy(&mut image, &mut file))
+            .map_err(failed)?;
+        assets.seeds.insert(volume.name.clone(), path);
+    }
+    if let Some(boot) = spec.domain.firmware.as_ref().and_then(|f| f.kernel_boot.as_ref()) {
+        let missing = LibvirtError::Missing("spec.domain.firmware.kernelBoot.container");
+        let container = boot.container.as_ref().ok_or(missing)?;
+        let missing = LibvirtError::Missing("spec.domain.firmware.kernelBoot.container.kernelPath");
+        let kernel = container.kernel().ok_or(missing)?;
+        let inside = |file: pinion_api::HostFile| -> Result<PathBuf, LibvirtError> {
+            resolve(&file.root, &file.inside)
+        };
+        let initrd = container.initrd().map(inside).transpose()?;
+        let arguments = format!("console=ttyS0 {}", boot.kernel_args.as_deref().unwrap_or_default());
+        assets.kernel = Some((inside(kernel)?, initrd, arguments.trim_end().to_owned()));
+    }
+    let networks = spec.domain.devices.interfaces.iter().filter_map(|i| spec.host_network(&i.name));
+    let is_bridge = |name: &&str| Path::new(INTERFACES).join(name).join("bridge").is_dir();
+    assets.bridges = networks.filter(is_bridge).map(str::to_owned).collect();
+    Ok(assets)
+}
+
+/// A file below a folder, which no link may lead out of: QEMU opens it by its path.
+fn resolve(root: &Path, inside: &Path) -> Result<PathBuf, LibvirtError> {
+    let path = root.join(inside);
+    let failed = |source| LibvirtError::File { action: "find", path: path.clone(), source };
+    let (real, folder) = (path.canonicalize().map_err(failed)?, root.canonicalize().map_err(failed)?);
+    if real.starts_with(&folder) {
+        return Ok(real);
+    }
+    Err(failed(std::io::Error::other("a link leads out of the folder that the spec names")))
+}
+
+/// A guest with its files made.
+struct Opened {
+    connect: Connect,
+    name: String,
+    document: String,
+    placement: Placement,
+    console: ConsoleConfig,
+    folder: Folder,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened")
+            .field("name", &self.name)
+            .field("document", &self.document)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OpenedGuest for Opened {
+    fn arm(
+        self: Box<Self>,
+        progress: &mut dyn FnMut(&'static str, Duration),
+    ) -> Result<Box<dyn ArmedGuest>, BackendError> {
+        let Self { connect, name, document, placement, console, folder } = *self;
+        let began = Instant::now();
+        // It goes with this connection: nobody is left with a guest whose launcher is gone.
+        let flags = sys::VIR_DOMAIN_START_PAUSED | sys::VIR_DOMAIN_START_AUTODESTROY;
+        let started = Domain::create_xml(&connect, &document, flags);
+        let domain = started.map_err(|source| LibvirtError::Start { name: name.clone(), source })?;
+        let guest = Guest { domain, connect, name, folder };
+        progress("libvirt", began.elapsed());
+        let began = Instant::now();
+        let unreadable = |source| LibvirtError::File { action: "read", path: "/proc".into(), source };
+        let pid = process::id(&guest.name).map_err(unreadable)?;
+        let ended = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let ended: OwnedFd = ended.ok_or_else(|| LibvirtError::Gone(process::log(&guest.name)))?;
+        let threads = process::threads(pid).map_err(unreadable)?;
+        guest.pin_emulator(pid, &threads, &placement.emulator.cpus)?;
+        let memory = process::memory(pid, &placement.cells).map_err(unreadable)?;
+        let wires = console::connect(&guest.description()?, &guest.name, console)?;
+        progress("threads and memory", began.elapsed());
+        Ok(Box::new(Armed { guest, pid, ended, threads, memory, wires }))
+    }
+}
+
+/// CPUs as libvirt takes them: a bit for each, the lowest first.
+fn bitmap(cpus: &CpuSet) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for cpu in cpus.iter().filter_map(|c| usize::try_from(c.0).ok()) {
+        bytes.resize(bytes.len().max(cpu / 8 + 1), 0);
+        if let Some(byte) = bytes.get_mut(cpu / 8) {
+            *byte |= 1 << (cpu % 8);
+        }
+    }
+    bytes
+}
+
+/// A domain that is there. Ended when this goes.
+pub(crate) struct Guest {
+    pub(crate) domain: Domain,
+    connect: Connect,
+    pub(crate) name: String,
+    /// Its sockets and images.
+    folder: Folder,
+}
+
+impl Guest {
+    /// Puts every thread that is neither a vCPU nor an I/O thread where it belongs: libvirt's control group first, which
+    /// those to come are born in, then each that is there.
+    fn pin_emulator(&self, pid: i32, known: &[(Role, i32)], cpus: &CpuSet) -> Result<(), LibvirtError> {
+        let act =
+            |source| LibvirtError::Act { action: "pin the emulator of", name: self.name.clone(), source };
+        self.domain.pin_emulator(&bitmap(cpus), sys::VIR_DOMAIN_AFFECT_LIVE).map_err(act)?;
+        for tid in process::all_threads(pid).into_iter().filter(|tid| known.iter().all(|(_, k)| k != tid)) {
+            // One that has ended needs no place; one that cannot be moved is in the certificate.
+            let _ = SetThreads.set_cpus(tid, cpus);
+        }
+        Ok(())
+    }
+
+    /// The document as it is now.
+    pub(crate) fn description(&self) -> Result<String, LibvirtError> {
+        let described = self.domain.get_xml_desc(0);
+        described.map_err(|source| LibvirtError::Act { action: "describe", name: self.name.clone(), source })
+    }
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest")
+            .field("name", &self.name)
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // One that has ended is gone already.
+        let _ = self.domain.destroy();
+        let _ = self.connect.close();
+    }
+}
+
+#[derive(Debug)]
+struct Armed {
+    guest: Guest,
+    pid: i32,
+    ended: OwnedFd,
+    threads: Vec<(Role, i32)>,
+    memory: Vec<(u32, Vec<Range>)>,
+    wires: Wires,
+}
+
+impl ArmedGuest for Armed {
+    fn process(&self) -> i32 {
+        self.pid
+    }
+
+    fn threads(&self) -> Vec<(Role, i32)> {
+        self.threads.clone()
+    }
+
+    /// QEMU's thread pool, which waits for storage.
+    fn helpers(&self) -> &'static [&'static str] {
+        &["worker"]
+    }
+
+    fn memory(&self) -> Vec<(u32, Vec<Range>)> {
+        self.memory.clone()
+    }
+
+    fn repair(&self) -> Box<dyn Repair> {
+        Box::new(SetThreads)
+    }
+
+    fn run(self: Box<Self>) -> Result<Box<dyn RunningGuest>, BackendError> {
+        let Self { guest, ended, wires, .. } = *self;
+        let resumed = guest.domain.resume();
+        resumed.map_err(|source| LibvirtError::Act { action: "resume", name: guest.name.clone(), source })?;
+        Ok(Box::new(Running::new(guest, ended, wires)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_bits() {
+        assert_eq!(bitmap(&"0-1,9".parse().unwrap()), [0b11, 0b10]);
+        assert_eq!(bitmap(&CpuSet::new()), Vec::<u8>::new());
+    }
+}

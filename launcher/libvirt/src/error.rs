@@ -1,0 +1,61 @@
+//! Why a guest is not run through libvirt.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a guest is not run through libvirt.
+#[derive(Debug, thiserror::Error)]
+pub enum LibvirtError {
+    /// No daemon.
+    #[error(
+        "Cannot reach libvirt at {uri}: is its daemon running, and may this user talk to it? (`systemctl start libvirtd`)"
+    )]
+    Connect {
+        /// Where.
+        uri: &'static str,
+        /// What libvirt said.
+        source: virt::error::Error,
+    },
+    /// It refused the guest.
+    #[error("libvirt does not start the guest {name:?}")]
+    Start {
+        /// Its name there.
+        name: String,
+        /// What libvirt said.
+        source: virt::error::Error,
+    },
+    /// It could not do something with the guest.
+    #[error("libvirt cannot {action} the guest {name:?}")]
+    Act {
+        /// What, as a verb.
+        action: &'static str,
+        /// Its name there.
+        name: String,
+        /// What libvirt said.
+        source: virt::error::Error,
+    },
+    /// A file of ours.
+    #[error("Cannot {action} {path:?}")]
+    File {
+        /// What, as a verb.
+        action: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// From the operating system.
+        source: io::Error,
+    },
+    /// QEMU went away.
+    #[error("QEMU has ended before the guest ran; its log is {0:?}")]
+    Gone(PathBuf),
+    /// libvirt's document lacks something.
+    #[error("libvirt's description of the running guest {name:?} has no {what}")]
+    Description {
+        /// Its name there.
+        name: String,
+        /// What.
+        what: &'static str,
+    },
+    /// A kernel boot without what its rules promise.
+    #[error("{0}: missing")]
+    Missing(&'static str),
+}

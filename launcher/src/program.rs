@@ -1,0 +1,64 @@
+//! What every launcher program does, whichever backend it has: `pinion-launcher` and `pinion-launcher-libvirt`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid};
+use pinion_endpoint::chain;
+
+use crate::backend::Backend;
+use crate::event::Events;
+use crate::session::Session;
+use crate::spec::LaunchSpec;
+
+/// Runs one guest. Started by `pinion run`, which hands it the guest's spec and placement; it is not
+/// meant to be typed.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example:\n  pinion run vm.yaml")]
+struct Arguments {
+    /// Descriptor that the launch spec is read from
+    #[arg(long, value_name = "FD")]
+    spec_fd: i32,
+    /// Descriptor that events are written to, one JSON object a line
+    #[arg(long, value_name = "FD")]
+    event_fd: Option<i32>,
+    /// Process that keeps this guest: the guest ends in order when it is gone
+    #[arg(long, value_name = "PID")]
+    keeper: Option<i32>,
+}
+
+/// The whole program.
+pub fn run(program: &'static str, backend: &dyn Backend) -> ExitCode {
+    let arguments = Arguments::parse();
+    let _ = set_no_new_privs();
+    // Asked for first, then looked: a keeper that is gone before the first never sends the signal.
+    if arguments.keeper.is_some() {
+        let _ = set_pdeathsig(Signal::SIGTERM);
+    }
+    if arguments.keeper.is_some_and(|keeper| getppid() != Pid::from_raw(keeper)) {
+        return ExitCode::from(1);
+    }
+    let events = match arguments.event_fd.map(Events::to_descriptor).transpose() {
+        Ok(events) => events.unwrap_or(Events::to_nobody()),
+        Err(e) => {
+            eprintln!("{program}: Cannot write events: {e}");
+            return ExitCode::from(1);
+        }
+    };
+    let heard = arguments.event_fd.is_some();
+    match LaunchSpec::read(arguments.spec_fd) {
+        Ok(spec) => {
+            let end = Session::new(spec, events).run(backend);
+            if !heard {
+                eprintln!("{program}: {}", end.sentence());
+            }
+            ExitCode::from(end.code())
+        }
+        Err(e) => {
+            eprintln!("{program}: {}", chain(&e));
+            ExitCode::from(1)
+        }
+    }
+}
