@@ -1,6 +1,6 @@
 //! `domain.clock`: what time the guest starts with and the timers it has.
 
-use crate::schema::Status::{Only, Part, Planned, Refused, Works};
+use crate::schema::Status::{Libvirt, Only, Part, Planned, Refused, Works};
 
 /// Ticks.
 const TICKS: &str = "lost ticks are not made up for; remove it";
@@ -9,13 +9,13 @@ object! {
     "Clock and timers."
     Clock {
         utc "utc": Option<ClockUtc>, Works("As where absent: the guest's clock is in UTC."), "Clock in UTC.";
-        timezone "timezone": Option<String>, Planned("the guest's clock is in UTC; set its time zone inside the guest"), "Clock in a time zone.";
+        timezone "timezone": Option<String>, Libvirt("the guest's clock is in UTC"), "Clock in a time zone.";
         timer "timer": Option<Timer>, Works(""), "Timers.";
     }
 
     "Clock in UTC."
     ClockUtc {
-        offset_seconds "offsetSeconds": Option<i64>, Planned("the guest's clock is in UTC; remove it"), "Seconds off UTC.";
+        offset_seconds "offsetSeconds": Option<i64>, Libvirt("the guest's clock is in UTC"), "Seconds off UTC.";
     }
 
     "Timers."
@@ -24,7 +24,7 @@ object! {
         kvm "kvm": Option<KvmTimer>, Works("Always there."), "KVM clock.";
         pit "pit": Option<TickTimer>, Works("Absent from the guest: only `present: false`."), "Programmable interval timer.";
         rtc "rtc": Option<RtcTimer>, Works("Always there."), "Real-time clock.";
-        hyperv "hyperv": Option<HypervTimer>, Planned("there is no Hyper-V interface; remove it"), "Hyper-V clock.";
+        hyperv "hyperv": Option<HypervTimer>, Libvirt("there is no Hyper-V interface"), "Hyper-V clock.";
     }
 
     "A timer that ticks and is absent here."

@@ -35,14 +35,23 @@ fn collect(ty: &Type, prefix: &str, above: Option<Status>, rows: &mut Vec<FieldR
             for field in object.fields {
                 let dot = if prefix.is_empty() { "" } else { "." };
                 let path = format!("{prefix}{dot}{}", field.name);
+                // What is in a field of libvirt's is so too, unless it says more of itself.
+                let above = above.filter(|s| !matches!(s, Status::Libvirt(_)) || is_part(field.status));
                 let status = above.unwrap_or(field.status);
                 rows.push(FieldRow { path: path.clone(), field, status, own: above.is_none() });
-                let passes_on = matches!(status, Status::Planned(_) | Status::Refused(_) | Status::System(_));
+                let passes_on = matches!(
+                    status,
+                    Status::Planned(_) | Status::Refused(_) | Status::System(_) | Status::Libvirt(_)
+                );
                 collect(&field.ty, &path, passes_on.then_some(status), rows);
             }
         }
         _ => {}
     }
+}
+
+fn is_part(status: Status) -> bool {
+    matches!(status, Status::Part)
 }
 
 /// Headings and the paths under them; a field goes to the longest that fits.
@@ -96,6 +105,7 @@ Pinion reads `VirtualMachine` and `VirtualMachineInstance` of `kubevirt.io/v1`, 
 page has a row for each of their fields:
 
 - **works**: it does what KubeVirt says, with what the note adds;
+- **libvirt**: it does what KubeVirt says on QEMU, through libvirt ([page](libvirt.md)), and the note says what there is natively;
 - **planned**: not implemented yet. A spec that uses it is refused, and the error names the path of the field;
 - **refused**: it will not be implemented, for the reason in the note. A spec that uses it is refused likewise;
 - **accepted**: written by the system (server-set metadata, status); taken in a dump and not acted on.
@@ -112,9 +122,10 @@ fn count<'a>(page: &mut String, rows: impl Iterator<Item = &'a FieldRow> + Clone
     let of = |label: &str| rows.clone().filter(|row| label_of(row.status) == label).count();
     _ = writeln!(
         page,
-        "Of {} fields, {} work, {} are planned, {} are refused and {} are accepted.",
+        "Of {} fields, {} work, {} more with libvirt, {} are planned, {} are refused and {} are accepted.",
         rows.clone().count(),
         of("works"),
+        of("libvirt"),
         of("planned"),
         of("refused"),
         of("accepted")
@@ -159,7 +170,8 @@ fn table<'a>(page: &mut String, rows: impl Iterator<Item = &'a FieldRow>) {
 
 fn label_of(status: Status) -> &'static str {
     match status {
-        Status::Works(_) | Status::Only(..) | Status::Part => "works",
+        Status::Works(_) | Status::Only(..) | Status::NativeOnly(..) | Status::Part => "works",
+        Status::Libvirt(_) => "libvirt",
         Status::Planned(_) => "planned",
         Status::Refused(_) => "refused",
         Status::System(_) => "accepted",
@@ -190,6 +202,9 @@ fn note(row: &FieldRow) -> String {
         Status::Works("") | Status::Part => String::new(),
         Status::Works(text) => text.to_owned(),
         Status::Only(value, why) => format!("Only `{value}`: {why}."),
+        Status::NativeOnly(value, why) => format!("`{}` with libvirt: natively, {why}.", !value),
+        Status::Libvirt(text) if row.own => format!("Natively, {text}."),
+        Status::Libvirt(_) => String::new(),
         Status::Planned(text) | Status::Refused(text) | Status::System(text) if row.own => {
             format!("{}.", upper_first(text))
         }
@@ -207,6 +222,7 @@ fn words(choice: &Choice) -> String {
     let label = |word: &Word| match word.status {
         Status::Planned(text) => format!("`{}` planned ({text})", word.text),
         Status::Refused(text) => format!("`{}` refused ({text})", word.text),
+        Status::Libvirt(text) => format!("`{}` with libvirt (natively, {text})", word.text),
         _ => format!("`{}` works", word.text),
     };
     format!("{}.", choice.values.iter().map(label).collect::<Vec<_>>().join("; "))

@@ -1,6 +1,6 @@
 //! `domain.cpu`: the vCPUs the guest sees and the CPUs they run on.
 
-use crate::schema::Status::{Part, Planned, Works};
+use crate::schema::Status::{Libvirt, Part, Works};
 
 object! {
     "vCPUs: how many, in what shape, on what kind of CPU."
@@ -9,8 +9,8 @@ object! {
         sockets "sockets": Option<u32>, Works("1 where absent; the CPU limit or request where no count is given."), "Sockets.";
         threads "threads": Option<u32>, Works("1 where absent; more than 2 if the host's cores have them."), "Threads per core.";
         max_sockets "maxSockets": Option<u32>, Works("Equal to `sockets`, or absent: CPUs are not hot-plugged."), "Sockets after hot-plug.";
-        model "model": Option<String>, Works("`host-passthrough` and `host-model`, which mean the same: the host's CPU as far as KVM passes it on. Named models are refused."), "CPU model.";
-        features "features": Vec<CpuFeature>, Planned("the guest sees what the host's CPU and KVM offer; remove it"), "CPU features to force, require or hide.";
+        model "model": Option<String>, Works("`host-passthrough` and `host-model`, which mean the same: the host's CPU as far as KVM passes it on. Named models run with libvirt."), "CPU model.";
+        features "features": Vec<CpuFeature>, Libvirt("the guest sees what the host's CPU and KVM offer"), "CPU features to force, require or hide.";
         dedicated_cpu_placement "dedicatedCpuPlacement": Option<bool>, Works(""), "One CPU for each vCPU, shared with nobody.";
         isolate_emulator_thread "isolateEmulatorThread": Option<bool>, Works("Always so, and at no cost: emulator threads live on the housekeeping CPUs."), "Emulator threads off the vCPUs' CPUs.";
         numa "numa": Option<Numa>, Works(""), "NUMA.";

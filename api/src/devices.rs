@@ -2,16 +2,16 @@
 
 use crate::disk::Disk;
 use crate::network::Interface;
-use crate::schema::Status::{Only, Part, Planned, Refused, Works};
+use crate::schema::Status::{Libvirt, NativeOnly, Only, Part, Planned, Refused, Works};
 
 /// Passed-through devices.
 const CLAIMS: &str = "devices are not claimed; name one by deviceName";
 const VIRTUAL_GPU: &str = "mediated GPUs are not passed through; name a whole GPU or a virtual function";
 const TAG: &str = "the guest is not told of tags; remove it";
 /// Graphics.
-const GRAPHICS: &str = "the guest has no graphics; its console is serial; remove it";
+const GRAPHICS: &str = "the guest has no graphics; its console is serial";
 /// Input.
-const INPUT: &str = "the guest has no graphics, and so no pointer or keyboard; remove it";
+const INPUT: &str = "the guest has no graphics, and so no pointer or keyboard";
 
 object! {
     "Devices."
@@ -21,10 +21,10 @@ object! {
         rng "rng": Option<Rng>, Works("virtio-rng, fed by the host's generator."), "Entropy source.";
         autoattach_serial_console "autoattachSerialConsole": Option<bool>, Only(true, "the serial console is the guest's only console"), "Whether there is a serial console.";
         log_serial_console "logSerialConsole": Option<bool>, Works(""), "Whether what the guest writes to the serial console is logged.";
-        autoattach_graphics_device "autoattachGraphicsDevice": Option<bool>, Only(false, "the guest has no graphics; its console is serial"), "Whether there is a graphics device.";
+        autoattach_graphics_device "autoattachGraphicsDevice": Option<bool>, NativeOnly(false, GRAPHICS), "Whether there is a graphics device.";
         autoattach_mem_balloon "autoattachMemBalloon": Option<bool>, Only(false, "the guest keeps all its memory, so there is no balloon"), "Whether there is a memory balloon.";
         autoattach_pod_interface "autoattachPodInterface": Option<bool>, Only(false, "there is no pod network on one host; connect a bridge interface to a multus network"), "Whether there is an interface without one being asked for.";
-        autoattach_input_device "autoattachInputDevice": Option<bool>, Planned(INPUT), "Whether there is a pointer.";
+        autoattach_input_device "autoattachInputDevice": Option<bool>, Libvirt(INPUT), "Whether there is a pointer.";
         autoattach_vsock "autoattachVSOCK": Option<bool>, Planned("there is no vsock device; remove it"), "Whether there is a vsock device.";
         disable_hotplug "disableHotplug": Option<bool>, Works("Nothing is hot-plugged either way."), "Whether to do without hot-plug.";
         use_virtio_transitional "useVirtioTransitional": Option<bool>, Refused("virtio devices are modern (1.0 and later) only; remove it"), "Virtio devices with the legacy interface too.";
@@ -33,13 +33,13 @@ object! {
         gpus "gpus": Vec<Gpu>, Works("By `deviceName`, which /etc/pinion/devices.yaml gives a meaning."), "GPUs.";
         host_devices "hostDevices": Vec<HostDevice>, Works("As `gpus`."), "Other passed-through devices.";
         filesystems "filesystems": Vec<Filesystem>, Planned("directories are not shared with the guest; use a disk"), "Directories shared by virtio-fs.";
-        watchdog "watchdog": Option<Watchdog>, Planned("there is no watchdog; remove it"), "Watchdog.";
+        watchdog "watchdog": Option<Watchdog>, Libvirt("there is no watchdog"), "Watchdog.";
         tpm "tpm": Option<Tpm>, Planned("there is no TPM; remove it"), "Trusted platform module.";
-        panic_devices "panicDevices": Vec<PanicDevice>, Planned("there is no panic device; remove it"), "Devices that report a guest's panic.";
+        panic_devices "panicDevices": Vec<PanicDevice>, Libvirt("there is no panic device"), "Devices that report a guest's panic.";
         downward_metrics "downwardMetrics": Option<DownwardMetrics>, Planned("the host's metrics are not passed on; remove it"), "Host metrics for the guest.";
-        inputs "inputs": Vec<Input>, Planned(INPUT), "Pointers and keyboards.";
-        video "video": Option<Video>, Planned(GRAPHICS), "Graphics device.";
-        sound "sound": Option<Sound>, Planned("there is no sound; remove it"), "Sound device.";
+        inputs "inputs": Vec<Input>, Libvirt(INPUT), "Pointers and keyboards.";
+        video "video": Option<Video>, Libvirt(GRAPHICS), "Graphics device.";
+        sound "sound": Option<Sound>, Libvirt("there is no sound"), "Sound device.";
         client_passthrough "clientPassthrough": Option<ClientPassthrough>, Planned("there is no USB; remove it"), "USB devices of the viewer.";
     }
 
@@ -94,7 +94,7 @@ object! {
     Watchdog {
         name "name": String, Part, "Its name.";
         i6300esb "i6300esb": Option<WatchdogDevice>, Part, "Intel 6300ESB.";
-        diag288 "diag288": Option<WatchdogDevice>, Part, "Of IBM Z.";
+        diag288 "diag288": Option<WatchdogDevice>, Refused("it is a device of IBM Z; use i6300esb"), "Of IBM Z.";
     }
 
     "What a watchdog does."

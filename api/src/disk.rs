@@ -1,9 +1,9 @@
 //! `domain.devices.disks[]`: the disks the guest sees.
 
-use crate::schema::Status::{Part, Planned, Refused, Works};
+use crate::schema::Status::{Libvirt, Part, Planned, Refused, Works};
 
 /// Only virtio.
-const VIRTIO: &str = "disks are virtio disks; use virtio";
+const VIRTIO: &str = "disks are virtio disks";
 /// PCI slots.
 const SLOT: &str = "devices get their PCI slots in the order of the spec; remove it";
 
@@ -13,7 +13,7 @@ object! {
         name "name": String, Works(""), "Its name, and that of its volume.";
         disk "disk": Option<DiskTarget>, Works("The default."), "Seen as a disk.";
         lun "lun": Option<LunTarget>, Planned("SCSI is not passed through; use `disk: {bus: virtio}`"), "Seen as a SCSI unit.";
-        cdrom "cdrom": Option<CdromTarget>, Planned("there is no CD drive; use `disk: {bus: virtio, readonly: true}`"), "Seen as a CD.";
+        cdrom "cdrom": Option<CdromTarget>, Libvirt("there is no CD drive"), "Seen as a CD.";
         serial "serial": Option<String>, Works("At most 20 bytes, the limit of virtio-blk."), "Serial number the guest sees.";
         dedicated_io_thread "dedicatedIOThread": Option<bool>, Works("With every ioThreadsPolicy, supplementalPool too."), "An I/O thread of its own.";
         cache "cache": Option<CacheMode>, Works(""), "How the host caches it; `writeback` where absent.";
@@ -44,7 +44,7 @@ object! {
     CdromTarget {
         bus "bus": Option<String>, Part, "How it is attached.";
         readonly "readonly": Option<bool>, Part, "Whether the guest can only read it.";
-        tray "tray": Option<String>, Part, "`open` or `closed`.";
+        tray "tray": Option<String>, Planned("the tray is closed; remove it"), "`open` or `closed`.";
     }
 
     "Block size the guest sees."
@@ -70,16 +70,16 @@ choice! {
     "How a disk is attached."
     DiskBus {
         Virtio "virtio", Works(""), "virtio-blk.";
-        Sata "sata", Refused(VIRTIO), "SATA.";
-        Scsi "scsi", Refused(VIRTIO), "virtio-scsi.";
-        Usb "usb", Refused(VIRTIO), "USB.";
+        Sata "sata", Libvirt(VIRTIO), "SATA.";
+        Scsi "scsi", Libvirt(VIRTIO), "virtio-scsi.";
+        Usb "usb", Libvirt(VIRTIO), "USB.";
     }
 
     "How the host caches a disk."
     CacheMode {
         Writeback "writeback", Works(""), "In its page cache; the guest's flush reaches the disk.";
-        None "none", Planned("the host's page cache is used; use writeback"), "Not at all.";
-        Writethrough "writethrough", Planned("a write is durable when the guest flushes it; use writeback"), "Reads only.";
+        None "none", Libvirt("the host's page cache is used"), "Not at all.";
+        Writethrough "writethrough", Libvirt("a write is durable when the guest flushes it"), "Reads only.";
     }
 
     "What an I/O error does."

@@ -9,7 +9,7 @@ use crate::devices::Devices;
 use crate::features::Features;
 use crate::firmware::Firmware;
 use crate::memory::Memory;
-use crate::schema::Status::{Part, Planned, Works};
+use crate::schema::Status::{Libvirt, Part, Planned, Works};
 
 /// Confidential guests.
 const CONFIDENTIAL: &str = "confidential guests are not done; remove it";
@@ -29,7 +29,7 @@ object! {
         devices "devices": Devices, Works(""), "Devices.";
         reboot_policy "rebootPolicy": Option<RebootPolicy>, Works(""), "What a reboot does.";
         launch_security "launchSecurity": Option<LaunchSecurity>, Planned(CONFIDENTIAL), "Confidential guest.";
-        chassis "chassis": Option<Chassis>, Planned("the guest has no SMBIOS tables; remove it"), "Chassis in the SMBIOS tables.";
+        chassis "chassis": Option<Chassis>, Libvirt("the guest has no SMBIOS tables"), "Chassis in the SMBIOS tables.";
     }
 
     "Resources in Kubernetes' terms."
@@ -99,6 +99,6 @@ choice! {
     "What a reboot does."
     RebootPolicy {
         Reboot "Reboot", Works(""), "The guest starts again in place.";
-        Terminate "Terminate", Planned("a reboot starts the guest again in place; remove it"), "The guest ends.";
+        Terminate "Terminate", Libvirt("a reboot starts the guest again in place"), "The guest ends.";
     }
 }

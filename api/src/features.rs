@@ -1,20 +1,20 @@
 //! `domain.features`: features of the platform, and Hyper-V's interface.
 
-use crate::schema::Status::{Only, Part, Planned, Refused, Works};
+use crate::schema::Status::{Libvirt, NativeOnly, Only, Part, Refused, Works};
 
 /// Hyper-V.
-const HYPERV: &str = "there is no Hyper-V interface; remove it";
+const HYPERV: &str = "there is no Hyper-V interface";
 
 object! {
     "Platform features."
     Features {
         acpi "acpi": Option<AcpiFeature>, Works("Always on."), "ACPI tables.";
         apic "apic": Option<ApicFeature>, Works("Always on."), "Local APICs.";
-        smm "smm": Option<SmmFeature>, Works("Absent from the guest: only `enabled: false`."), "System management mode.";
+        smm "smm": Option<SmmFeature>, Works("Natively absent from the guest."), "System management mode.";
         kvm "kvm": Option<KvmFeature>, Works(""), "KVM's own interface.";
-        pvspinlock "pvspinlock": Option<FeatureState>, Planned("the guest sees what KVM offers; remove it"), "Paravirtual spin locks.";
-        hyperv "hyperv": Option<Hyperv>, Planned(HYPERV), "Hyper-V's interface.";
-        hyperv_passthrough "hypervPassthrough": Option<HypervPassthrough>, Planned(HYPERV), "All of Hyper-V's interface that the host has.";
+        pvspinlock "pvspinlock": Option<FeatureState>, Libvirt("the guest sees what KVM offers"), "Paravirtual spin locks.";
+        hyperv "hyperv": Option<Hyperv>, Libvirt(HYPERV), "Hyper-V's interface.";
+        hyperv_passthrough "hypervPassthrough": Option<HypervPassthrough>, Libvirt(HYPERV), "All of Hyper-V's interface that the host has.";
     }
 
     "ACPI tables."
@@ -30,12 +30,12 @@ object! {
 
     "System management mode."
     SmmFeature {
-        enabled "enabled": Option<bool>, Only(false, "there is no firmware that would use it"), "Whether it is on; yes where absent.";
+        enabled "enabled": Option<bool>, NativeOnly(false, "there is no firmware that would use it"), "Whether it is on; yes where absent.";
     }
 
     "KVM's own interface."
     KvmFeature {
-        hidden "hidden": Option<bool>, Planned("the guest sees that it runs under KVM; remove it"), "Whether it is hidden from the guest.";
+        hidden "hidden": Option<bool>, Libvirt("the guest sees that it runs under KVM"), "Whether it is hidden from the guest.";
     }
 
     "A feature that is on or off."

@@ -2,23 +2,22 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::schema::Status::{Part, Planned, Works};
+use crate::schema::Status::{Libvirt, Part, Planned, Works};
 
 /// No firmware.
-const FIRMWARE: &str =
-    "the kernel of the boot disk, or of firmware.kernelBoot, is booted directly; remove it";
+const FIRMWARE: &str = "the kernel of the boot disk, or of firmware.kernelBoot, is booted directly";
 /// No registry.
 const REGISTRY: &str = "images are not pulled from a registry; remove it";
 /// No tables.
-const SMBIOS: &str = "the guest has no SMBIOS tables; remove it";
+const SMBIOS: &str = "the guest has no SMBIOS tables";
 
 object! {
     "How the guest boots."
     Firmware {
-        uuid "uuid": Option<String>, Planned(SMBIOS), "UUID in the SMBIOS tables.";
-        serial "serial": Option<String>, Planned(SMBIOS), "Serial number in the SMBIOS tables.";
+        uuid "uuid": Option<String>, Libvirt(SMBIOS), "UUID in the SMBIOS tables.";
+        serial "serial": Option<String>, Libvirt(SMBIOS), "Serial number in the SMBIOS tables.";
         kernel_boot "kernelBoot": Option<KernelBoot>, Works("Where absent, the kernel of the boot disk is booted, as its boot loader is configured."), "Kernel to boot.";
-        bootloader "bootloader": Option<Bootloader>, Planned(FIRMWARE), "Firmware that finds the kernel.";
+        bootloader "bootloader": Option<Bootloader>, Libvirt(FIRMWARE), "Firmware that finds the kernel.";
         acpi "acpi": Option<FirmwareAcpi>, Planned("Windows licence tables are not passed on; remove it"), "ACPI tables to add.";
     }
 
@@ -51,7 +50,7 @@ object! {
     "UEFI."
     Efi {
         secure_boot "secureBoot": Option<bool>, Part, "Whether it boots signed kernels only; yes where absent.";
-        persistent "persistent": Option<bool>, Part, "Whether its variables outlive the guest.";
+        persistent "persistent": Option<bool>, Planned("the guest's EFI variables go with it; remove it"), "Whether its variables outlive the guest.";
     }
 
     "ACPI tables to add."

@@ -1,6 +1,6 @@
 //! `domain.devices.interfaces[]` and `networks[]`: interfaces and what they are connected to.
 
-use crate::schema::Status::{Part, Planned, Refused, Works};
+use crate::schema::Status::{Libvirt, Part, Planned, Refused, Works};
 
 /// Cluster networks.
 const POD_NETWORK: &str = "there is no pod network on one host; use a multus network whose networkName is a tap or \
@@ -11,6 +11,8 @@ const GONE: &str = "KubeVirt no longer has it; use bridge";
 const SLOT: &str = "devices get their PCI slots in the order of the spec; remove it";
 /// Model.
 const MODEL: &str = "interfaces are virtio interfaces; use virtio";
+/// Model, natively.
+const INTERFACE: &str = "interfaces are virtio interfaces";
 /// No DHCP.
 const DHCP: &str = "there is no DHCP server between the guest and the bridge; remove it";
 /// No firewall.
@@ -125,12 +127,12 @@ choice! {
     "Model of an interface."
     InterfaceModel {
         Virtio "virtio", Works(""), "virtio-net.";
-        E1000 "e1000", Refused(MODEL), "Intel 82540.";
-        E1000e "e1000e", Refused(MODEL), "Intel 82574.";
+        E1000 "e1000", Libvirt(INTERFACE), "Intel 82540.";
+        E1000e "e1000e", Libvirt(INTERFACE), "Intel 82574.";
         IgbModel "igb", Refused(MODEL), "Intel 82576.";
         Ne2kPci "ne2k_pci", Refused(MODEL), "NE2000.";
         Pcnet "pcnet", Refused(MODEL), "AMD PCnet.";
-        Rtl8139 "rtl8139", Refused(MODEL), "Realtek 8139.";
+        Rtl8139 "rtl8139", Libvirt(INTERFACE), "Realtek 8139.";
     }
 
     "State of an interface's link."

@@ -114,7 +114,11 @@ impl Reader<'_> {
                         self.findings.at(path, ProblemCode::Refused, message, entry.at);
                     }
                 }
-                Status::Works(_) | Status::Part | Status::System(_) => {}
+                Status::Works(_)
+                | Status::Libvirt(_)
+                | Status::NativeOnly(..)
+                | Status::Part
+                | Status::System(_) => {}
             }
         }
         self.value(&entry.value, &field.ty, path, below)

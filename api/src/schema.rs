@@ -92,6 +92,10 @@ pub enum Status {
     Works(&'static str),
     /// A boolean of which one value works; why.
     Only(bool, &'static str),
+    /// Only QEMU has it, through libvirt: what the native virtual machine monitor has instead.
+    Libvirt(&'static str),
+    /// A boolean of which the native virtual machine monitor has one value, and QEMU both; why.
+    NativeOnly(bool, &'static str),
     /// It will not be done; why, and what to use instead.
     Refused(&'static str),
     /// It is not done yet; what to do until then.

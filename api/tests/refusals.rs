@@ -194,3 +194,27 @@ fn what_the_server_writes_is_accepted() {
     document["status"] = json!({"phase": "Failed", "interfaces": [{"name": "default"}]});
     parse(document.to_string()).unwrap();
 }
+
+#[test]
+fn each_field_that_only_libvirt_has_is_accepted_and_says_so() {
+    let mut checked = 0;
+    for row in fields(&VirtualMachineInstance::TYPE, "") {
+        let value = match row.status {
+            Status::Libvirt(_) if row.own => some(&row.field.ty),
+            Status::NativeOnly(own, _) => json!(!own),
+            _ => continue,
+        };
+        let mut document = instance();
+        let place = put(&mut document, &VirtualMachineInstance::TYPE, &row.path, value);
+        // Values that are made up may be wrong; the field is not.
+        if let Err(problems) = parse(document.to_string()) {
+            let refused = problems.iter().any(|p| NOT_DONE.contains(&p.code) && p.path == place);
+            assert!(!refused, "{place}: {problems}");
+        }
+        let typed: VirtualMachineInstance = serde_json::from_value(document).unwrap();
+        let needs = typed.needs_libvirt();
+        assert!(needs.iter().any(|need| need.path == place), "{place}: {needs:?}");
+        checked += 1;
+    }
+    assert!(checked > 15, "only {checked} fields checked");
+}

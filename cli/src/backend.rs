@@ -2,49 +2,21 @@
 //!
 //! Called by `pinion run` before anything is reserved. Opens images read-only for a moment; changes nothing.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use clap::ValueEnum;
 use pinion_api::VirtualMachineInstance;
 use pinion_launcher::image::{self, ImageError, ReadLimits};
+use pinion_launcher::{BackendKind, chain};
 use vmm_block::{Access, DiskOptions};
 
 use crate::failure::Failure;
 
-/// What runs a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Backend {
-    /// Our own virtual machine monitor.
-    Native,
-    /// QEMU, through libvirt.
-    Libvirt,
-}
-
-impl Backend {
-    /// The program that runs a guest by it, beside this one.
-    pub(crate) const fn program(self) -> &'static str {
-        match self {
-            Self::Native => "pinion-launcher",
-            Self::Libvirt => "pinion-launcher-libvirt",
-        }
-    }
-
-    /// Whether its program is there.
-    fn is_installed(self) -> bool {
-        let own = std::env::current_exe().unwrap_or_default();
-        own.with_file_name(self.program()).exists()
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Native => "native",
-            Self::Libvirt => "libvirt",
-        })
-    }
+/// Whether the program of a backend is there.
+fn is_installed(backend: BackendKind) -> bool {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name(backend.program()).exists()
 }
 
 /// What a command was told to take.
@@ -61,14 +33,16 @@ pub(crate) enum BackendChoice {
 /// What runs a VM, and why not the native backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Chosen {
-    pub(crate) backend: Backend,
+    pub(crate) backend: BackendKind,
     /// Absent where it was asked for, or is the native one.
     pub(crate) because: Option<String>,
 }
 
-/// Why a guest would not boot from its disk.
+/// Why nothing here would run a guest.
 #[derive(Debug, thiserror::Error)]
 enum BootError {
+    #[error("{vm} needs QEMU, through libvirt: {remedy}{fields}")]
+    Needs { vm: String, fields: String, remedy: &'static str },
     #[error("{vm}: volume {volume:?}")]
     Open { vm: String, volume: String, source: vmm_block::OpenError },
     #[error("{vm}: volume {volume:?}: Cannot look into {path:?}")]
@@ -91,21 +65,59 @@ pub(crate) fn choose(
     instances.iter().map(|instance| choose_one(choice, instance).map_err(Failure::invalid)).collect()
 }
 
+/// Says for a plan what would run each VM, or why nothing would; looks into images only where they are this host's.
+pub(crate) fn describe(instance: &VirtualMachineInstance, look: bool) -> String {
+    let chosen = if look || !instance.needs_libvirt().is_empty() {
+        choose_one(BackendChoice::Auto, instance)
+    } else {
+        Ok(Chosen { backend: BackendKind::Native, because: None })
+    };
+    match chosen {
+        Ok(Chosen { backend, because: Some(why) }) => {
+            format!("{}: backend {backend}: {why}", instance.full_name())
+        }
+        Ok(Chosen { backend, because: None }) => format!("{}: backend {backend}", instance.full_name()),
+        Err(e) => format!("no backend: {}", chain(&e)),
+    }
+}
+
 fn choose_one(choice: BackendChoice, instance: &VirtualMachineInstance) -> Result<Chosen, BootError> {
     let chosen = |backend, because| Ok(Chosen { backend, because });
     if choice == BackendChoice::Libvirt {
-        return chosen(Backend::Libvirt, None);
+        return chosen(BackendKind::Libvirt, None);
+    }
+    let may_take_libvirt = choice == BackendChoice::Auto && is_installed(BackendKind::Libvirt);
+    let needs = instance.needs_libvirt();
+    if let Some(first) = needs.first() {
+        if may_take_libvirt {
+            let more = match needs.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            return chosen(
+                BackendKind::Libvirt,
+                Some(format!("{}: natively, {}{more}", first.path, first.natively)),
+            );
+        }
+        return Err(BootError::Needs {
+            vm: instance.full_name(),
+            fields: needs
+                .iter()
+                .map(|need| format!("\n  {}: natively, {}", need.path, need.natively))
+                .collect(),
+            remedy: if choice == BackendChoice::Native {
+                "use --backend auto, or remove them"
+            } else {
+                "install pinion-launcher-libvirt beside pinion, or remove them"
+            },
+        });
     }
     match boots_directly(instance) {
-        Ok(()) => chosen(Backend::Native, None),
-        Err(BootError::Refused { volume, path, why, .. })
-            if choice == BackendChoice::Auto && Backend::Libvirt.is_installed() =>
-        {
-            chosen(
-                Backend::Libvirt,
-                Some(format!("volume {volume:?}: {path:?} does not boot directly: {why}")),
-            )
-        }
+        Ok(()) => chosen(BackendKind::Native, None),
+        Err(BootError::Refused { volume, path, why, .. }) if may_take_libvirt => chosen(
+            BackendKind::Libvirt,
+            Some(format!("volume {volume:?}: {path:?} does not boot directly: {why}")),
+        ),
         Err(e) => Err(e),
     }
 }

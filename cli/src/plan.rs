@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::arguments::{PictureFormat, PlanOptions};
 use crate::failure::{Failure, REFUSED};
 use crate::resources::{DeviceNames, Wanted};
-use crate::{huge_pages, machine, output, specs};
+use crate::{backend, huge_pages, machine, output, specs};
 
 pub(crate) use picture::{explain, summary};
 
@@ -35,6 +35,11 @@ pub(crate) fn run(options: &PlanOptions) -> Result<(), Failure> {
     let names = DeviceNames::read(options.devices.as_deref())?;
     let (machine, occupancy) = machine::read(&options.machine)?;
     let plans = plan_all(&machine, occupancy, &instances, &names)?;
+    if options.output == PictureFormat::Text {
+        let look = matches!(options.machine.from, pinion_discovery::From::Host);
+        let lines = instances.iter().map(|i| backend::describe(i, look) + "\n");
+        output::text(&lines.collect::<String>())?;
+    }
     show(&machine, &plans, options.output)?;
     if plans.answers.iter().all(Result::is_ok) { Ok(()) } else { Err(Failure::Silent(REFUSED)) }
 }

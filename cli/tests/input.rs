@@ -84,6 +84,42 @@ fn what_does_not_fit_is_refused_with_what_is_short() {
 }
 
 #[test]
+fn the_backend_is_told_and_one_that_cannot_do_it_is_refused_field_by_field() {
+    assert_says(plan_text(spec("2", "1Gi").as_bytes()), 0, &["default/a: backend native\n"]);
+    let desktop = spec("2", "1Gi")
+        .replace("devices: {", "devices: {autoattachGraphicsDevice: true, ")
+        .replace("firmware: {", "firmware: {serial: '7', ");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vm.yaml");
+    fs::write(&file, desktop).unwrap();
+    let output = pinion(&["run", file.to_str().unwrap(), "--backend", "native"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = [
+        "default/a needs QEMU, through libvirt: use --backend auto, or remove them",
+        "  spec.domain.firmware.serial: natively, the guest has no SMBIOS tables",
+        "  spec.domain.devices.autoattachGraphicsDevice: natively, the guest has no graphics",
+    ];
+    assert_says((output.status.code(), said), 2, &expected);
+}
+
+#[test]
+fn files_that_are_no_images_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("empty.img");
+    fs::write(&file, b"").unwrap();
+    let inspect = |file: &Path| {
+        let output = pinion(&["image", "inspect", file.to_str().unwrap()]);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    assert_says(inspect(&file), 2, &["empty.img", "is empty"]);
+    assert_says(inspect(Path::new("/no/such/file")), 2, &["/no/such/file", "No such file"]);
+    assert_says(inspect(Path::new("/")), 2, &["neither a file nor a block device"]);
+    fs::write(&file, b"QFI\xfb and nothing of the kind").unwrap();
+    assert_says(inspect(&file), 2, &["empty.img"]);
+}
+
+#[test]
 fn options_that_mean_nothing_are_refused() {
     let code = |arguments: &[&str]| pinion(arguments).status.code();
     assert_eq!(code(&["topology", "--from", "nowhere:1"]), Some(2));

@@ -7,10 +7,22 @@ mod lab;
 mod libvirt;
 
 use lab::{LONG, QUICK, both, must, on_lab, sh};
-use pinion_lab::{Files, Lab, Shape};
+use pinion_lab::{Attach, Cache, DebianDisk, Files, Lab, Shape};
 use serde_json::Value;
 
 const SCRIPT: &str = r#"
+if grep -q drive /proc/cmdline; then
+    modprobe nvme
+    for i in $(seq 100); do [ -b /dev/nvme0n1 ] && break; sleep 0.2; done
+    for d in /sys/bus/pci/devices/*; do
+        [ $(cat $d/class) = 0x010802 ] && echo "PCI $(cat $d/vendor):$(cat $d/device) node $(cat $d/numa_node)"
+    done
+    echo "READ $(head -c 13 /dev/nvme0n1)"
+    echo written-by-guest | dd of=/dev/nvme0n1 bs=4096 seek=3 conv=sync,fsync 2>/dev/null
+    echo "INTERRUPTS $(grep nvme /proc/interrupts | awk '{ for (i = 2; i <= 7; i++) n += $i } END { print (n > 0 ? "some" : "none") }')"
+    echo WAITING
+    sleep 1000
+fi
 for c in /sys/devices/system/cpu/cpu[0-9]*; do
     echo "CPU ${c##*cpu} $(cat $c/topology/physical_package_id) $(cat $c/topology/core_id) $(cat $c/topology/thread_siblings_list)"
 done
@@ -161,6 +173,73 @@ fn end(lab: &Lab) {
     assert_eq!(data.trim_end_matches(['\n', '\0']), "written-by-guest");
 }
 
+/// The drive on node 1 of the two-socket shape.
+const DRIVE: &str = "0000:31:00.0";
+
+const WITH_DRIVE: &str = r#"
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: drive}
+spec:
+  terminationGracePeriodSeconds: 1
+  domain:
+    cpu: {cores: 3, threads: 2, dedicatedCpuPlacement: true, numa: {guestMappingPassthrough: {}}}
+    memory: {guest: 192Mi, hugepages: {pageSize: 2Mi}}
+    firmware:
+      kernelBoot:
+        kernelArgs: "quiet drive"
+        container: {image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}
+    devices:
+      autoattachPodInterface: false
+      hostDevices: [{name: drive, deviceName: example.com/drive}]
+"#;
+
+const NAMES: &str = "
+apiVersion: pinion.dev/v1alpha1
+kind: DeviceResources
+resources: [{name: example.com/drive, select: [{class: \"0108\", node: 1}]}]
+";
+
+/// A drive of the host behind the bridge of its cell: used, its interrupts where they are planned, and given back.
+#[test]
+fn a_drive_of_the_host_is_used_by_a_guest_on_qemu() {
+    let Some(files) = libvirt::files(Files::new()) else { return };
+    on_lab("libvirt-drive", &Shape::two_socket(), SCRIPT, &files, |lab| {
+        libvirt::start(lab);
+        drive(lab);
+    });
+}
+
+fn drive(lab: &Lab) {
+    let device = format!("/dev/$(ls /sys/bus/pci/devices/{DRIVE}/nvme/*/ | grep -o 'nvme[0-9]*n[0-9]*')");
+    must(lab, &format!("printf from-the-host | dd of={device} conv=sync 2>/dev/null; sync"), QUICK);
+    lab.put("/tmp/names.yaml", NAMES.as_bytes(), 0o644).unwrap();
+    lab.put("/tmp/vm.yaml", WITH_DRIVE.as_bytes(), 0o644).unwrap();
+    let run = "chroot /host pinion run /tmp/vm.yaml --backend libvirt --bind --devices /tmp/names.yaml \
+        --certificate /tmp/cert.json --audit-interval 1 > /console 2> /log & echo $! > /pid";
+    must(lab, run, QUICK);
+    wait(lab, "WAITING");
+    let console = must(lab, "cat /console", QUICK);
+    for line in ["PCI 0x1b36:0x0010 node 1", "READ from-the-host", "INTERRUPTS some"] {
+        assert!(console.contains(line), "{line}: {console}");
+    }
+    must(
+        lab,
+        "for i in $(seq 150); do grep -q '\"verdict\": \"holds\"' /tmp/cert.json && grep -q '\"vectors\"' /tmp/cert.json && exit 0; \
+            sleep 0.1; done; cat /tmp/cert.json /log; exit 1",
+        QUICK,
+    );
+    let certificate = json(&must(lab, "cat /tmp/cert.json", QUICK));
+    assert_eq!(certificate["devices"][0]["address"], DRIVE, "{certificate:#}");
+    let end = "kill $(cat /pid); for i in $(seq 600); do kill -0 $(cat /pid) 2>/dev/null || exit 0; sleep 0.1; done; exit 1";
+    must(lab, end, LONG);
+    let back = format!(
+        "[ $(basename $(readlink /sys/bus/pci/devices/{DRIVE}/driver)) = nvme ] && sleep 1; \
+        dd if={device} bs=4096 skip=3 count=1 2>/dev/null | tr -d '\\0'"
+    );
+    assert_eq!(must(lab, &back, QUICK).trim(), "written-by-guest");
+}
+
 /// QEMU killed, the launcher killed, no libvirt: each ends in one clear error, and nothing is left.
 #[test]
 fn what_goes_wrong_around_a_guest_on_qemu_is_told_once_and_leaves_nothing() {
@@ -210,4 +289,87 @@ fn what_goes_wrong_around_a_guest_on_qemu_is_told_once_and_leaves_nothing() {
             both(&refused)
         );
     });
+}
+
+/// Debian's own image by its own boot loader, with graphics and what else only QEMU has.
+const ON_FIRMWARE: &str = "
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: debian}
+spec:
+  terminationGracePeriodSeconds: 1
+  domain:
+    memory: {guest: 512Mi}
+    firmware: {serial: from-the-spec, bootloader: {bios: {}}}
+    cpu: {features: [{name: pcid, policy: optional}]}
+    clock: {timezone: Europe/Berlin}
+    devices:
+      autoattachGraphicsDevice: true
+      inputs: [{name: pointer, type: tablet, bus: usb}]
+      watchdog: {name: dog, i6300esb: {action: poweroff}}
+      disks: [{name: root, bootOrder: 1, disk: {bus: virtio}}, {name: seed, cdrom: {bus: sata}}]
+  volumes:
+    - {name: root, hostDisk: {path: /dev/vdb, type: Disk}}
+    - {name: seed, cloudInitNoCloud: {userData: x}}
+";
+
+/// Firmware under emulation inside emulation takes its time: up to the guest's first process, and no further.
+#[test]
+fn debian_starts_on_qemu_by_its_boot_loader_with_a_picture() {
+    let Some(files) = libvirt::files(Files::new()) else { return };
+    let disk = match DebianDisk::of_debian(&Cache::of_user()) {
+        Ok(disk) => disk,
+        Err(e) => {
+            println!("skipped: {e}");
+            return;
+        }
+    };
+    let vnc = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/vnc.py");
+    let files = files.with_disk(disk.image(), Attach::Snapshot).with("/vnc.py", vnc);
+    on_lab("libvirt-firmware", &Shape::one_node(1792), "", &files, |lab| {
+        libvirt::start(lab);
+        lab.put("/tmp/vm.yaml", ON_FIRMWARE.as_bytes(), 0o644).unwrap();
+        must(lab, "chroot /host pinion run /tmp/vm.yaml > /console 2> /log & echo $! > /pid", QUICK);
+        picture(lab);
+        wait(lab, "INIT-RUNS");
+        let log = must(lab, "cat /log", QUICK);
+        assert!(log.contains("on QEMU, through libvirt: spec.domain.cpu.features: natively"), "{log}");
+        let document = must(lab, "chroot /host virsh dumpxml default_debian", QUICK);
+        assert!(document.contains("from-the-spec") && document.contains("i6300esb"), "{document}");
+        let end = "kill $(cat /pid); sleep 2; kill $(cat /pid); \
+            for i in $(seq 600); do kill -0 $(cat /pid) 2>/dev/null || exit 0; sleep 0.1; done; exit 1";
+        must(lab, end, LONG);
+        assert_eq!(
+            must(lab, "pidof qemu-system-x86_64 | wc -w; ls /run/pinion/libvirt | wc -l", QUICK),
+            "0\n0\n"
+        );
+    });
+}
+
+fn wait(lab: &Lab, says: &str) {
+    let script = format!(
+        "for i in $(seq 2700); do grep -q '{says}' /console && exit 0; kill -0 $(cat /pid) || break; sleep 0.1; done; \
+         tail -c 3000 /console; cat /log; tail -5 /host/var/log/libvirt/qemu/*.log; exit 1"
+    );
+    let output = sh(lab, &script, LONG * 2);
+    assert!(output.success(), "{says}: {}", both(&output));
+}
+
+/// Looks at the VNC server until its screen shows something: text of the firmware, of GRUB or of the kernel.
+fn picture(lab: &Lab) {
+    let take = "for i in $(seq 200); do S=$(ls /run/pinion/libvirt/*/vnc.sock 2>/dev/null) && \
+        chroot /host python3 /vnc.py $S /tmp/picture.ppm 2>/tmp/vnc.log && \
+        [ $(tail -c +16 /tmp/picture.ppm | tr -d '\\0' | head -c 2000 | wc -c) -ge 2000 ] && exit 0; \
+        kill -0 $(cat /pid) || break; sleep 0.3; done; cat /tmp/vnc.log /log; exit 1";
+    must(lab, &format!("cp /vnc.py /host/vnc.py; {take}"), LONG);
+    let picture = lab.get("/tmp/picture.ppm").unwrap();
+    let (header, pixels) = picture.split_at(picture.iter().position(|b| *b == b'\n').unwrap() + 1);
+    let numbers: Vec<usize> =
+        String::from_utf8_lossy(header).split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    let [width, height, 255] = numbers.as_slice() else { panic!("{header:?}") };
+    assert!(*width >= 320 && *height >= 200, "{width}×{height}");
+    assert_eq!(pixels.len(), width * height * 3);
+    let lit = pixels.chunks(3).filter(|p| p.iter().any(|c| *c > 64)).count();
+    println!("{width}×{height}, {lit} pixels are lit");
+    assert!((500..width * height).contains(&lit), "{lit} pixels are lit");
 }

@@ -47,6 +47,14 @@ pub enum GuestError {
         /// The field.
         field: String,
     },
+    /// Only another backend has it.
+    #[error("{field}: this backend cannot do it: {natively}")]
+    NotNative {
+        /// The field.
+        field: String,
+        /// What there is instead.
+        natively: &'static str,
+    },
     /// A kernel or initrd cannot be opened.
     #[error("{field}: Cannot open {path:?}")]
     Boot {
@@ -106,6 +114,9 @@ impl Guest {
         placement: &Placement,
         console: ConsoleConfig,
     ) -> Result<Self, GuestError> {
+        if let Some(need) = instance.needs_libvirt().first() {
+            return Err(GuestError::NotNative { field: need.path.to_string(), natively: need.natively });
+        }
         let domain = &instance.spec.domain;
         let shape = instance.spec.topology();
         let disks = domain.devices.disks.iter().map(|disk| open_disk(instance, placement, disk));

@@ -34,5 +34,5 @@ pub use nocloud::cloud_init_image;
 pub use pinion_endpoint::chain;
 pub use repair::SetThreads;
 pub use session::{Session, SessionError};
-pub use spec::{AuditPolicy, ConsoleMode, LaunchSpec, SpecError};
+pub use spec::{AuditPolicy, BackendKind, ConsoleMode, LaunchSpec, SpecError};
 pub use vmm_machine::ConsoleConfig;

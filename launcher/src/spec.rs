@@ -1,5 +1,6 @@
 //! What a launcher is told: the guest, its placement, and where to report.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -20,6 +21,9 @@ pub struct LaunchSpec {
     pub api_version: String,
     /// Always `LaunchSpec`.
     pub kind: String,
+    /// What runs it.
+    #[serde(default)]
+    pub backend: BackendKind,
     /// The guest, with defaults filled in.
     pub instance: VirtualMachineInstance,
     /// Where everything of it goes.
@@ -41,6 +45,37 @@ pub struct LaunchSpec {
     pub console: ConsoleMode,
     /// How the guest is checked while it runs.
     pub audit: AuditPolicy,
+}
+
+/// What runs a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BackendKind {
+    /// Our own virtual machine monitor.
+    #[default]
+    Native,
+    /// QEMU, through libvirt.
+    Libvirt,
+}
+
+impl BackendKind {
+    /// The program that runs a guest by it, beside the others.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Native => "pinion-launcher",
+            Self::Libvirt => "pinion-launcher-libvirt",
+        }
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Libvirt => "libvirt",
+        })
+    }
 }
 
 /// Who types on the serial console. Its output goes to standard output either way.

@@ -249,6 +249,7 @@ fn spec(folder: &Path, vcpu: CpuSet) -> LaunchSpec {
     LaunchSpec {
         api_version: LaunchSpec::API_VERSION.into(),
         kind: LaunchSpec::KIND.into(),
+        backend: pinion_launcher::BackendKind::Native,
         instance: serde_json::from_value(instance).unwrap(),
         placement: Placement {
             name: "default/a".into(),

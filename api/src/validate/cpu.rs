@@ -12,7 +12,6 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
     let cpu = spec.domain.cpu.clone().unwrap_or_default();
     let rules = Rules { spec, cpu: &cpu, domain: path.field("domain"), path: path.field("domain.cpu") };
     rules.counts(findings);
-    rules.model(findings);
     rules.resources(findings);
     if spec.dedicated_cpus() {
         rules.dedicated(findings);
@@ -54,17 +53,6 @@ impl Rules<'_> {
                 );
                 findings.add(&path, ProblemCode::Planned, message);
             }
-        }
-    }
-
-    fn model(&self, findings: &mut Findings) {
-        let model = self.cpu.model.as_deref().unwrap_or_default();
-        if !["", "host-passthrough", "host-model"].contains(&model) {
-            let message = format!(
-                "not implemented yet: the guest has the host's CPU, not {:?}; use host-passthrough, or remove it",
-                crate::node::shorten(model)
-            );
-            findings.add(&self.path.field("model"), ProblemCode::Planned, message);
         }
     }
 

@@ -26,9 +26,4 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
             findings.add(&path.field("clock.timer").field(name), ProblemCode::Refused, message);
         }
     }
-    let smm = spec.domain.features.as_ref().and_then(|features| features.smm.as_ref());
-    if smm.is_some_and(|smm| smm.enabled.is_none()) {
-        let message = "refused: there is no system management mode; add enabled: false, or remove it";
-        findings.add(&path.field("features.smm"), ProblemCode::Refused, message);
-    }
 }

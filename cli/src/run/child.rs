@@ -19,11 +19,10 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, pipe2};
-use pinion_launcher::{ConsoleMode, Event, LaunchSpec, TerminalMode};
+use pinion_launcher::{BackendKind, ConsoleMode, Event, LaunchSpec, TerminalMode};
 
 use super::hosting::{Claim, Hosting};
 use super::{Placed, report};
-use crate::backend::Backend;
 use crate::failure::Failure;
 
 /// Where a launcher finds its spec and writes its events.
@@ -87,13 +86,13 @@ pub(super) fn start_all(placed: Vec<Placed>, detach: bool) -> Result<Vec<Launche
 }
 
 fn start(guest: Placed, detach: bool) -> Result<Launcher, Failure> {
-    let Placed { mut spec, mut claim, backend, .. } = guest;
+    let Placed { mut spec, mut claim, .. } = guest;
     spec.wait_fd = Some(GO_FD);
     let hand_over = |e| Failure::failed(StartError::HandOver(e));
     let spec_file = spec_file(&spec).map_err(hand_over)?;
     let (events, to_events): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(|e| hand_over(e.into()))?;
     let (from_go, go): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(|e| hand_over(e.into()))?;
-    let program = program(backend);
+    let program = program(spec.backend);
     let mut command = Command::new(&program);
     command.args(["--spec-fd", &SPEC_FD.to_string(), "--event-fd", &EVENT_FD.to_string()]);
     if detach {
@@ -145,7 +144,7 @@ fn spec_file(spec: &LaunchSpec) -> io::Result<OwnedFd> {
 }
 
 /// The launcher's program: beside this one.
-fn program(backend: Backend) -> PathBuf {
+fn program(backend: BackendKind) -> PathBuf {
     let own = std::env::current_exe().unwrap_or_else(|_| backend.program().into());
     own.with_file_name(backend.program())
 }

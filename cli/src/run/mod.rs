@@ -9,13 +9,13 @@ mod report;
 use std::cell::RefCell;
 
 use pinion_api::VirtualMachineInstance;
-use pinion_launcher::{AuditPolicy, ConsoleMode, LaunchSpec};
+use pinion_launcher::{AuditPolicy, BackendKind, ConsoleMode, LaunchSpec};
 use pinion_machine::{CpuSet, Machine};
 use pinion_node_agent::{Ledger, PagesWish};
 use pinion_planner::{HoldingState, Occupancy, Placement};
 
 use crate::arguments::{PictureFormat, RunOptions};
-use crate::backend::{self, Backend, Chosen};
+use crate::backend::{self, Chosen};
 use crate::failure::{Failure, REFUSED};
 use crate::resources::{DeviceNames, Wanted};
 use crate::{huge_pages, machine, output, plan, specs};
@@ -42,7 +42,6 @@ struct Placed {
     claim: Claim,
     /// Huge pages that are made for it.
     pages: Vec<PagesWish>,
-    backend: Backend,
 }
 
 /// Runs the VMs of a file.
@@ -83,14 +82,14 @@ fn run_all(
     let machine = machine::discover(&pinion_discovery::From::Host)?;
     let mut placed = reserve_all(options, &machine, instances, names, host)?;
     for (guest, chosen) in placed.iter_mut().zip(backends) {
-        guest.backend = chosen.backend;
+        guest.spec.backend = chosen.backend;
         report::backend(&guest.spec.placement.name, chosen);
     }
     report::started(&placed.iter().map(|p| &p.spec.placement).collect::<Vec<_>>());
     for guest in &mut placed {
         let mut wishes = hosting::wishes(&guest.spec.placement, !options.leave_host_settings, &guest.pages);
         // QEMU's threads stay in the control groups that libvirt made for them.
-        wishes.pinned_only = guest.backend == Backend::Libvirt && wishes.quiet_cpus;
+        wishes.pinned_only = guest.spec.backend == BackendKind::Libvirt && wishes.quiet_cpus;
         host.prepare(&machine, &guest.spec.placement, &mut guest.claim, wishes)?;
     }
     host.settle()?;
@@ -160,7 +159,7 @@ fn reserve_all(
             }
         };
         let spec = launch_spec(options, instance, placement, number, instances.len());
-        placed.push(Placed { spec, claim, pages: pages.into_inner(), backend: Backend::Native });
+        placed.push(Placed { spec, claim, pages: pages.into_inner() });
     }
     Ok(placed)
 }
@@ -209,6 +208,7 @@ fn launch_spec(
     LaunchSpec {
         api_version: LaunchSpec::API_VERSION.to_owned(),
         kind: LaunchSpec::KIND.to_owned(),
+        backend: BackendKind::Native,
         instance: instance.clone(),
         placement,
         metrics,

@@ -4,12 +4,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use pinion_launcher::Event;
 use pinion_launcher::certificate::Verdict;
+use pinion_launcher::{BackendKind, Event};
 use pinion_node_agent::{Isolation, Notice, NoticeText, Rebound};
 use pinion_planner::Placement;
 
-use crate::backend::{Backend, Chosen};
+use crate::backend::Chosen;
 use crate::plan;
 
 /// The plan of each guest.
@@ -21,7 +21,7 @@ pub(super) fn started(placements: &[&Placement]) {
 
 /// What runs a guest, where it is not our own virtual machine monitor.
 pub(super) fn backend(name: &str, chosen: &Chosen) {
-    if chosen.backend == Backend::Libvirt {
+    if chosen.backend == BackendKind::Libvirt {
         let because = chosen.because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         eprintln!("{name}: on QEMU, through {}{because}", chosen.backend);
     }

@@ -173,6 +173,13 @@ impl Shape {
         }
     }
 
+    /// One node of two cores of two threads, without huge pages: for guests that need a lot of ordinary memory, MiB.
+    #[must_use]
+    pub fn one_node(memory_mib: u32) -> Self {
+        let node = Node { memory_mib, has_cpus: true, huge_pages: Vec::new(), devices: Vec::new() };
+        Self { sockets: 1, nodes: vec![node], distances: Vec::new(), ..Self::small() }
+    }
+
     /// The small shape with half its cores and devices to pass through: memory behind an 8 GiB BAR and the display of the console on node 0; a drive with virtual
     /// functions and another display controller on node 1.
     #[must_use]

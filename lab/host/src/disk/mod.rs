@@ -24,7 +24,7 @@ const ROOT_START: u64 = ESP_START + ESP_BYTES / 512;
 const DISK_BYTES: u64 = 1536 << 20;
 /// What a host for libvirt has, and what Pinion's programs are linked to.
 const LIBVIRT_PACKAGES: &str = "libvirt-daemon-system,qemu-system-x86,qemu-utils,ovmf,libhwloc15,libudev1,iproute2,procps,\
-    passwd,libvirt-clients";
+    passwd,libvirt-clients,python3-minimal";
 const LIBVIRT_BYTES: u64 = 2 << 30;
 /// Sets that host up while it is a folder.
 const LIBVIRT_CONFIGURE: &str = include_str!("libvirt.sh");

@@ -5,6 +5,8 @@ use pinion_api::{Firmware, InstanceSpec};
 use super::{Assets, yes_no};
 use crate::xml::Element;
 
+/// File of the EFI variables.
+const VARIABLES: &str = "efi-variables.fd";
 /// The machine, where the spec names none.
 const MACHINE: &str = "q35";
 
@@ -21,6 +23,8 @@ pub(super) fn os(spec: &InstanceSpec, assets: &Assets) -> Element {
         let feature = |name| Element::new("feature").with("enabled", yes_no(secure)).with("name", name);
         os = os.with("firmware", "efi").and(kind);
         os = os.and(Element::new("firmware").and(feature("enrolled-keys")).and(feature("secure-boot")));
+        // Its variables go with the guest.
+        os = os.and(Element::text("nvram", assets.sockets.join(VARIABLES).display()));
     } else {
         os = os.and(kind);
     }
