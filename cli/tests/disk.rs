@@ -14,8 +14,8 @@ use lab::{LONG, QUICK, both, must, on_lab, sh};
 use pinion_lab::{Attach, Cache, DebianDisk, Files, Kernel, Lab, Shape, guest_initrd};
 use serde_json::Value;
 
-/// A guest with systemd and cloud-init takes a minute in an emulated guest of an emulated host.
-const BOOTED: Duration = LONG.saturating_mul(2);
+/// A guest with systemd and cloud-init takes minutes in an emulated guest of an emulated host, and now and then many.
+const BOOTED: Duration = LONG.saturating_mul(5);
 
 /// Names the disk, and nothing else of what boots.
 const ONLY_A_DISK: &str = "
@@ -68,7 +68,7 @@ fn start(lab: &Lab, spec: &str, says: &str) {
 
 fn wait(lab: &Lab, says: &str) {
     let script = format!(
-        "for i in $(seq 2700); do grep -q '{says}' /console && exit 0; kill -0 $(cat /pid) || break; sleep 0.1; done; \
+        "for i in $(seq 6000); do grep -q '{says}' /console && exit 0; kill -0 $(cat /pid) || break; sleep 0.1; done; \
          tail -c 3000 /console; cat /log; exit 1"
     );
     let output = sh(lab, &script, BOOTED);

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -254,6 +255,15 @@ impl Drop for Lab {
     }
 }
 
+/// Whether a fresh start may help: its CPUs stand still, or QEMU itself crashed.
+fn is_emulators_fault(e: &LabError) -> bool {
+    match e {
+        LabError::NotUp { .. } => true,
+        LabError::Ended { status, .. } => status.signal().is_some(),
+        _ => false,
+    }
+}
+
 /// Starts QEMU, and once more where it does not come up.
 fn start_again(
     shape: &Shape,
@@ -266,7 +276,7 @@ fn start_again(
     for (attempt, seconds) in UP_WITHIN.into_iter().enumerate() {
         let places = (kernel, folder, initramfs);
         match start(shape, disks, places, seconds) {
-            Err(e @ LabError::NotUp { .. }) => {
+            Err(e) if is_emulators_fault(&e) => {
                 let console = folder.join("console");
                 let _ = fs::copy(&console, folder.join(format!("console.{attempt}")));
                 eprintln!("{e}; attempt {} of {}", attempt + 1, UP_WITHIN.len());
