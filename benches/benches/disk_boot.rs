@@ -34,7 +34,7 @@ spec:
 ";
 
 /// What the first process says.
-const INIT: &str = "INIT-RUNS";
+const INIT: &str = "Run /init as init process";
 
 fn main() {
     if !std::env::args().any(|a| a == "--bench") {

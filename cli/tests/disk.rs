@@ -89,7 +89,7 @@ fn debian_boots_to_its_login_from_a_spec_that_names_only_the_disk() {
         assert_eq!(image["bootsDirectly"], true, "{image:#}");
         assert_eq!(image["loader"], "grub", "{image:#}");
         assert_eq!(image["entries"][0]["kernel"], format!("/boot/vmlinuz-{old}"), "{image:#}");
-        start(lab, ONLY_A_DISK, &format!("kernel {old}"));
+        start(lab, ONLY_A_DISK, &format!("Linux version {old}"));
         wait(lab, "debian login:");
         let certificate = json(&must(lab, "cat /cert.json", QUICK));
         assert_eq!(certificate["verdict"], "holds", "{certificate:#}");
@@ -116,7 +116,8 @@ fn a_kernel_that_the_guest_upgrades_to_runs_after_its_reboot() {
     on_lab("disk-qcow2", &Shape::one_node(1408), "", &files, |lab| {
         must(lab, "ln -s /dev/vda /disk.qcow2", QUICK);
         start(lab, WITH_SEED, &format!("UPGRADING {old}"));
-        wait(lab, &format!("kernel {new}"));
+        wait(lab, &format!("Linux version {new}"));
+        wait(lab, "debian login:.*");
         let log = must(lab, "cat /log", QUICK);
         println!("{log}");
     });

@@ -331,7 +331,7 @@ fn debian_starts_on_qemu_by_its_boot_loader_with_a_picture() {
         lab.put("/tmp/vm.yaml", ON_FIRMWARE.as_bytes(), 0o644).unwrap();
         must(lab, "chroot /host pinion run /tmp/vm.yaml > /console 2> /log & echo $! > /pid", QUICK);
         picture(lab);
-        wait(lab, "INIT-RUNS");
+        wait(lab, "Run /init as init process");
         let log = must(lab, "cat /log", QUICK);
         assert!(log.contains("on QEMU, through libvirt: spec.domain.cpu.features: natively"), "{log}");
         let document = must(lab, "chroot /host virsh dumpxml default_debian", QUICK);
