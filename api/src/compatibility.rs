@@ -36,7 +36,8 @@ fn collect(ty: &Type, prefix: &str, above: Option<Status>, rows: &mut Vec<FieldR
                 let dot = if prefix.is_empty() { "" } else { "." };
                 let path = format!("{prefix}{dot}{}", field.name);
                 // What is in a field of libvirt's is so too, unless it says more of itself.
-                let above = above.filter(|s| !matches!(s, Status::Libvirt(_)) || is_part(field.status));
+                let above =
+                    above.filter(|s| !matches!(s, Status::Libvirt(_)) || field.status == Status::Part);
                 let status = above.unwrap_or(field.status);
                 rows.push(FieldRow { path: path.clone(), field, status, own: above.is_none() });
                 let passes_on = matches!(
@@ -48,10 +49,6 @@ fn collect(ty: &Type, prefix: &str, above: Option<Status>, rows: &mut Vec<FieldR
         }
         _ => {}
     }
-}
-
-fn is_part(status: Status) -> bool {
-    matches!(status, Status::Part)
 }
 
 /// Headings and the paths under them; a field goes to the longest that fits.

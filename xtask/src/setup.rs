@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: Debian packages of what is missing, then kernel and busybox in the cache.
+//! `cargo xtask setup`: Debian packages of what is missing, then the kernel in the cache; for the tests, what single ones need.
 //!
 //! Asks apt for nothing when nothing is missing, so that it needs neither network nor privileges then.
 
@@ -55,45 +55,50 @@ pub(crate) fn setup() -> anyhow::Result<()> {
     let began = Instant::now();
     let kernel = Kernel::of_debian(&cache)?;
     println!("guest kernel {} ({:.1} s)", kernel.release(), began.elapsed().as_secs_f32());
-    optional(&cache);
     Ok(())
 }
 
-/// What single tests need, and say so where it cannot be had: Prometheus, unpacked into the cache, a disk image with a
-/// whole Debian, and a browser.
-fn optional(cache: &Cache) {
+/// What single tests need besides, and say so where it cannot be had: Prometheus, unpacked into the cache, a browser,
+/// and two images that a lab host makes.
+pub(crate) fn for_single_tests() {
+    let cache = Cache::of_user();
     let cached = !cache.entries("programs").is_empty();
     let browser = || BROWSERS.iter().any(|b| Path::new(b).exists());
     if (!cached || !browser()) && !has_package_lists() {
-        // Without a network, the two below say what is missing.
+        // Without a network, what is made of packages says itself what is missing.
         let _ = privileged(&["apt-get", "update", "-qq"]);
     }
-    let began = Instant::now();
-    match pinion_lab::debian_program(cache, "prometheus", "usr/bin/prometheus") {
-        Ok(_) => println!("Prometheus ({:.1} s)", began.elapsed().as_secs_f32()),
-        Err(e) => println!("no Prometheus, so that dashboards are not tested: {e}"),
-    }
-    let began = Instant::now();
-    println!("a Debian disk image, from the cache or by mmdebstrap and a lab host");
-    match DebianDisk::of_debian(cache) {
-        Ok(_) => println!("Debian disk image ({:.1} s)", began.elapsed().as_secs_f32()),
-        Err(e) => println!("no Debian disk image, so that booting from one is not tested: {e}"),
-    }
-    let began = Instant::now();
-    match LibvirtRoot::of_debian(cache) {
-        Ok(_) => println!("Debian with libvirt ({:.1} s)", began.elapsed().as_secs_f32()),
-        Err(e) => println!("no Debian with libvirt, so that its backend is not tested: {e}"),
-    }
-    let began = Instant::now();
-    if !browser() {
-        let install =
-            ["apt-get", "install", "-qq", "--yes", "--no-install-recommends", "chromium-headless-shell"];
-        if let Err(e) = privileged(&install) {
-            println!("no browser, so that the agent's page is not looked at: {e:#}");
+    optional("Prometheus", "dashboards are not tested", || {
+        Ok(pinion_lab::debian_program(&cache, "prometheus", "usr/bin/prometheus").map(drop)?)
+    });
+    optional("headless Chromium", "the agent's page is not looked at", || {
+        if browser() {
+            return Ok(());
         }
-    }
-    if browser() {
-        println!("headless Chromium ({:.1} s)", began.elapsed().as_secs_f32());
+        privileged(&[
+            "apt-get",
+            "install",
+            "-qq",
+            "--yes",
+            "--no-install-recommends",
+            "chromium-headless-shell",
+        ])
+    });
+    optional("Debian disk image", "booting from one is not tested", || {
+        Ok(DebianDisk::of_debian(&cache).map(drop)?)
+    });
+    optional("Debian with libvirt", "its backend is not tested", || {
+        Ok(LibvirtRoot::of_debian(&cache).map(drop)?)
+    });
+}
+
+/// Gets one of them, with its time.
+fn optional(what: &str, without: &str, get: impl FnOnce() -> anyhow::Result<()>) {
+    println!("{what}…");
+    let began = Instant::now();
+    match get() {
+        Ok(()) => println!("{what}: there ({:.1} s)", began.elapsed().as_secs_f32()),
+        Err(e) => println!("no {what}, so that {without}: {e:#}"),
     }
 }
 

@@ -21,6 +21,10 @@ pub(crate) fn suite() -> ExitCode {
     if !ready {
         return steps.end();
     }
+    steps.step("what single tests need", "cargo xtask test", || {
+        setup::for_single_tests();
+        Ok(Tally::default())
+    });
     lint::lint(&mut steps);
     let in_lab = match packages_of_the_lab() {
         Ok(packages) => packages,

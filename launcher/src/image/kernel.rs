@@ -8,9 +8,7 @@ use vmm_block::SharedDisk;
 use vmm_machine::{KernelFiles, ReadKernel};
 
 use super::process::{ImageError, ReadLimits, boot};
-
-/// What is put in front of the image's own arguments, which may name more.
-pub(crate) const CONSOLE_ARGUMENT: &str = "console=ttyS0";
+use crate::guest::with_console;
 
 /// The kernel on a disk. Started processes are a thread's own: at a reboot the emulator's thread asks, which may
 /// start none. That thread has the CPUs of the one that made this, and ends with it.
@@ -53,7 +51,7 @@ impl ReadKernel for DiskKernel {
         self.ask.send(()).map_err(|_| DiskKernelError::Gone)?;
         let files = self.answers.recv().map_err(|_| DiskKernelError::Gone)?;
         let files = files.map_err(|source| DiskKernelError::Image { volume: self.volume.clone(), source })?;
-        let command_line = format!("{CONSOLE_ARGUMENT} {}", files.command_line);
-        Ok(KernelFiles { command_line: command_line.trim_end().to_owned(), ..files })
+        let command_line = with_console(&files.command_line);
+        Ok(KernelFiles { command_line, ..files })
     }
 }

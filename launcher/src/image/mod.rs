@@ -14,7 +14,6 @@ mod protocol;
 mod reader;
 mod sandbox;
 
-pub(crate) use kernel::CONSOLE_ARGUMENT;
 pub use kernel::DiskKernel;
 pub use process::{ImageError, ReadLimits, inspect};
 pub use reader::serve;

@@ -73,20 +73,6 @@ pub enum ImageError {
     },
 }
 
-impl ImageError {
-    /// A stable word for the kind of failure.
-    #[must_use]
-    pub fn reason(&self) -> &str {
-        match self {
-            Self::Start { .. } | Self::SetUp(_) => "ImageReaderUnavailable",
-            Self::Ended { .. } => "ImageReaderEnded",
-            Self::TooLong(_) => "ImageReaderTimeout",
-            Self::TooMuch(_) => "ImageReaderExcess",
-            Self::Refused { reason, .. } => reason,
-        }
-    }
-}
-
 /// Looks at a disk: what is on it, and whether it boots directly.
 ///
 /// # Errors

@@ -23,7 +23,7 @@ pub use error::{BootError, MediaError};
 pub use examine::{Examined, examine};
 pub use filesystem::FileSystemKind;
 pub use loader::LoaderKind;
-pub use media::{FileMedia, Media};
+pub use media::Media;
 pub use partition::{PartitionKind, TableKind};
 pub use report::{EntryReport, ImageReport, PartitionReport};
 

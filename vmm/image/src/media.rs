@@ -3,9 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,34 +19,6 @@ pub trait Media {
     /// # Errors
     /// From the operating system.
     fn read_at(&mut self, to: &mut [u8], offset: u64) -> io::Result<()>;
-}
-
-/// A raw image in a file.
-#[derive(Debug)]
-pub struct FileMedia {
-    file: File,
-    size: u64,
-}
-
-impl FileMedia {
-    /// An open file.
-    ///
-    /// # Errors
-    /// From the operating system.
-    pub fn new(mut file: File) -> io::Result<Self> {
-        let size = file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, size })
-    }
-}
-
-impl Media for FileMedia {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_at(&mut self, to: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(to, offset)
-    }
 }
 
 /// Bytes of a cached block. Large, since file systems read files in blocks of 4 KiB one after the other.

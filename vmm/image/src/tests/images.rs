@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 
-use crate::{BootError, FileMedia, FileSystemKind, Media, PartitionKind, TableKind, examine};
+use crate::{BootError, FileSystemKind, Media, PartitionKind, TableKind, examine};
 
 const SECTOR: usize = 512;
 const ESP: [u8; 16] =
@@ -325,12 +325,4 @@ fn images_damaged_anywhere_are_errors_or_boot() {
     }
     // Most damage is to what nobody reads.
     assert!(booted > 1000, "{booted}");
-}
-
-#[test]
-fn a_file_is_read_as_it_is() {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&fat(&FILES)).unwrap();
-    let media = FileMedia::new(file).unwrap();
-    assert!(examine(Box::new(media)).unwrap().report().refusal.is_none());
 }
