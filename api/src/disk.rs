@@ -85,8 +85,8 @@ choice! {
     "What an I/O error does."
     ErrorPolicy {
         Report "report", Works(""), "The guest is told.";
-        Stop "stop", Planned("the guest is told of the error; use report"), "The guest is paused.";
+        Stop "stop", Libvirt("the guest is told of the error"), "The guest is paused.";
         Ignore "ignore", Refused("an error is not hidden from the guest; use report"), "Nothing.";
-        Enospace "enospace", Planned("the guest is told of the error; use report"), "The guest is paused if the host's disk is full, else told.";
+        Enospace "enospace", Libvirt("the guest is told of the error"), "The guest is paused if the host's disk is full, else told.";
     }
 }

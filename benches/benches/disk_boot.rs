@@ -1,5 +1,7 @@
 //! Time from the command to the guest's init for a Debian disk image: Pinion, which starts the image's kernel
-//! directly, beside QEMU with SeaBIOS and with OVMF, which start GRUB. In one lab host, in turn, with the same image.
+//! directly, beside QEMU with SeaBIOS, which starts GRUB. In one lab host, in turn, with the same image. Not beside
+//! OVMF: the lab's emulator, QEMU 7.2, ends with an assertion (`tcg_handle_interrupt`) where a guest of its guest writes
+//! CR8 while an interrupt is pending, as EFI firmware does.
 //!
 //! `cargo bench -p pinion-benches --bench disk_boot` runs it. Everything in the lab is emulated: only the ratio of
 //! what ran side by side says something. Under `cargo test` it does nothing.
@@ -44,11 +46,7 @@ fn main() {
     let disk = DebianDisk::of_debian(&Cache::of_user()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let lab = lab(&disk, folder.path());
-    let ways = [
-        ("pinion run", PINION.to_owned()),
-        ("QEMU, SeaBIOS", QEMU.to_owned()),
-        ("QEMU, OVMF", QEMU.replace("-M q35", "-M q35 -bios /firmware/OVMF.fd")),
-    ];
+    let ways = [("pinion run", PINION), ("QEMU, SeaBIOS", QEMU)];
     let mut times = vec![Vec::new(); ways.len()];
     for _ in 0..RUNS {
         for ((name, command), times) in ways.iter().zip(&mut times) {
@@ -74,9 +72,7 @@ fn lab(disk: &DebianDisk, folder: &Path) -> Lab {
     let initrd = folder.join("initrd");
     pinion_lab::guest_initrd("true", &initrd).unwrap();
     let shape = Shape::one_node(2048);
-    let files = Files::new()
-        .with_disk(disk.image(), Attach::Snapshot)
-        .with("/firmware/OVMF.fd", "/usr/share/ovmf/OVMF.fd");
+    let files = Files::new().with_disk(disk.image(), Attach::Snapshot);
     let lab = side_by_side::lab_with("bench-disk", &shape, &initrd, folder, files).unwrap();
     lab.put("/bench.yaml", SPEC.as_bytes(), 0o644).unwrap();
     lab
@@ -91,12 +87,8 @@ fn init(lab: &Lab, command: &str) -> f64 {
     );
     let output = lab.sh(&script, WITHIN).unwrap();
     let text = output.text();
-    let times: Vec<f64> = text.split_whitespace().filter_map(|w| w.parse().ok()).collect();
-    match times.as_slice() {
-        [start, end] => end - start,
-        _ => {
-            println!("{}", lab.sh("tail -c 2000 /out; cat /log", LONG).unwrap().text());
-            panic!("the guest did not come up: {text}");
-        }
-    }
+    side_by_side::elapsed(&text).unwrap_or_else(|| {
+        println!("{}", lab.sh("tail -c 2000 /out; cat /log", LONG).unwrap().text());
+        panic!("the guest did not come up: {text}")
+    })
 }

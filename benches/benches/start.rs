@@ -58,14 +58,10 @@ fn ready(lab: &Lab, command: &str) -> f64 {
     );
     let output = lab.sh(&script, LONG).unwrap();
     let text = output.text();
-    let times: Vec<f64> = text.split_whitespace().filter_map(|w| w.parse().ok()).collect();
-    match times.as_slice() {
-        [start, end] => end - start,
-        _ => {
-            println!("{}", lab.sh("cat /log", LONG).unwrap().text());
-            panic!("the guest did not come up: {text}");
-        }
-    }
+    side_by_side::elapsed(&text).unwrap_or_else(|| {
+        println!("{}", lab.sh("cat /log", LONG).unwrap().text());
+        panic!("the guest did not come up: {text}")
+    })
 }
 
 /// Phases of the last start.

@@ -47,6 +47,8 @@ pub fn program(name: &str) -> Result<PathBuf, SideBySideError> {
         "pinion-cli",
         "-p",
         "pinion-launcher",
+        "-p",
+        "pinion-libvirt",
     ]))?;
     Ok(release().join(name))
 }
@@ -123,6 +125,16 @@ pub fn must(lab: &Lab, command: &str) -> Result<String, SideBySideError> {
     }
     let said = format!("{}{}", output.text(), output.error_text());
     Err(SideBySideError::Failed { command: command.to_owned(), said })
+}
+
+/// The seconds between the two readings of `/proc/uptime` that a script has printed, and nothing else.
+#[must_use]
+pub fn elapsed(printed: &str) -> Option<f64> {
+    let times: Vec<f64> = printed.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match times.as_slice() {
+        [start, end] => Some(end - start),
+        _ => None,
+    }
 }
 
 fn run(command: &mut Command) -> Result<(), SideBySideError> {

@@ -2,6 +2,8 @@
 //!
 //! Owns no behaviour. Each command's options are a struct that its module takes.
 
+mod system;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -12,6 +14,7 @@ use pinion_machine::{Bdf, CpuSet};
 
 use crate::backend::BackendChoice;
 use crate::qualify::{Load, Subject};
+pub(crate) use system::{ActOptions, ExecOptions, ShownOptions, SystemCommand, SystemOptions};
 
 /// Deterministic virtual machines on Linux.
 #[derive(Debug, Parser)]
@@ -51,6 +54,16 @@ pub(crate) enum Command {
     Console(NameOptions),
     /// Show what a guest's serial console printed last
     Logs(LogsOptions),
+    /// Stop the vCPUs of guests where they are
+    Pause(ActOptions),
+    /// Let paused guests go on
+    Unpause(ActOptions),
+    /// Reset guests at once, as a reset button would
+    Reset(ActOptions),
+    /// Ask the systems inside guests to reboot
+    SoftReboot(ActOptions),
+    /// Ask the agent inside a guest: system, addresses, file systems; freeze, run programs
+    Guest(SystemOptions),
     /// Show everything that is known of a guest: spec, placement, certificate
     Inspect(NameOptions),
     /// Check now that everything of guests is where it was planned

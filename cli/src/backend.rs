@@ -13,10 +13,10 @@ use vmm_block::{Access, DiskOptions};
 
 use crate::failure::Failure;
 
-/// Whether the program of a backend is there.
-fn is_installed(backend: BackendKind) -> bool {
-    let own = std::env::current_exe().unwrap_or_default();
-    own.with_file_name(backend.program()).exists()
+/// The program of a backend: beside this one.
+pub(crate) fn program(backend: BackendKind) -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_else(|_| backend.program().into());
+    own.with_file_name(backend.program())
 }
 
 /// What a command was told to take.
@@ -62,17 +62,12 @@ pub(crate) fn choose(
     choice: BackendChoice,
     instances: &[VirtualMachineInstance],
 ) -> Result<Vec<Chosen>, Failure> {
-    instances.iter().map(|instance| choose_one(choice, instance).map_err(Failure::invalid)).collect()
+    instances.iter().map(|instance| choose_one(choice, instance, true).map_err(Failure::invalid)).collect()
 }
 
 /// Says for a plan what would run each VM, or why nothing would; looks into images only where they are this host's.
 pub(crate) fn describe(instance: &VirtualMachineInstance, look: bool) -> String {
-    let chosen = if look || !instance.needs_libvirt().is_empty() {
-        choose_one(BackendChoice::Auto, instance)
-    } else {
-        Ok(Chosen { backend: BackendKind::Native, because: None })
-    };
-    match chosen {
+    match choose_one(BackendChoice::Auto, instance, look) {
         Ok(Chosen { backend, because: Some(why) }) => {
             format!("{}: backend {backend}: {why}", instance.full_name())
         }
@@ -81,12 +76,17 @@ pub(crate) fn describe(instance: &VirtualMachineInstance, look: bool) -> String 
     }
 }
 
-fn choose_one(choice: BackendChoice, instance: &VirtualMachineInstance) -> Result<Chosen, BootError> {
+/// Chooses for one; `look`: its disks are this host's, and looked into.
+fn choose_one(
+    choice: BackendChoice,
+    instance: &VirtualMachineInstance,
+    look: bool,
+) -> Result<Chosen, BootError> {
     let chosen = |backend, because| Ok(Chosen { backend, because });
     if choice == BackendChoice::Libvirt {
         return chosen(BackendKind::Libvirt, None);
     }
-    let may_take_libvirt = choice == BackendChoice::Auto && is_installed(BackendKind::Libvirt);
+    let may_take_libvirt = choice == BackendChoice::Auto && program(BackendKind::Libvirt).exists();
     let needs = instance.needs_libvirt();
     if let Some(first) = needs.first() {
         if may_take_libvirt {
@@ -112,7 +112,7 @@ fn choose_one(choice: BackendChoice, instance: &VirtualMachineInstance) -> Resul
             },
         });
     }
-    match boots_directly(instance) {
+    match if look { boots_directly(instance) } else { Ok(()) } {
         Ok(()) => chosen(BackendKind::Native, None),
         Err(BootError::Refused { volume, path, why, .. }) if may_take_libvirt => chosen(
             BackendKind::Libvirt,

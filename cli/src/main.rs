@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use arguments::{Arguments, Command};
+use pinion_endpoint::guest::GuestRequest;
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
@@ -41,6 +42,11 @@ fn main() -> ExitCode {
         Command::Stop(options) => guests::stop(&options),
         Command::Console(options) => guests::console(&options),
         Command::Logs(options) => guests::logs(&options),
+        Command::Pause(options) => guests::act(&options, &GuestRequest::Pause, "paused"),
+        Command::Unpause(options) => guests::act(&options, &GuestRequest::Unpause, "unpaused"),
+        Command::Reset(options) => guests::act(&options, &GuestRequest::Reset, "reset"),
+        Command::SoftReboot(options) => guests::act(&options, &GuestRequest::SoftReboot, "asked to reboot"),
+        Command::Guest(options) => guests::system(&options),
         Command::Inspect(options) => guests::inspect(&options),
         Command::Audit(options) => guests::audit(&options),
         Command::Qualify(options) => qualify::run(&options),

@@ -51,7 +51,11 @@ fn start_guest(lab: &Lab, name: &str) {
         "for i in $(seq 1200); do pinion logs {name} | grep -q STAYING && exit 0; sleep 0.1; done; \
             pinion logs {name}; exit 1"
     );
-    must(lab, &wait, LONG);
+    let output = sh(lab, &wait, LONG);
+    if output.timed_out {
+        std::panic::panic_any(lab::Frozen)
+    }
+    assert!(output.success(), "{}", both(&output));
 }
 
 fn isolated(lab: &Lab, count: usize) {

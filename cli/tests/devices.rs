@@ -1,9 +1,13 @@
 //! Devices of the host in a guest of two cells: a drive that it reads and writes, and a device whose
-//! registers, DMA and place can be checked byte by byte. Used from inside, and given back at the end.
+//! registers, DMA and place can be checked byte by byte. Used from inside, and given back at the end; by each backend.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "lab/forced.rs"]
+mod forced;
 mod lab;
+#[path = "lab/libvirt.rs"]
+mod libvirt;
 
 use lab::{LONG, QUICK, both, must, on_lab, sh};
 use pinion_lab::{Files, Lab, Shape};
@@ -91,50 +95,60 @@ fn refused(lab: &Lab, command: &str, code: i32, says: &str) {
 #[test]
 fn devices_of_the_host_are_used_by_a_guest_in_the_right_cells() {
     on_lab("devices", &Shape::two_socket(), SCRIPT, &Files::new(), |lab| {
-        lab.put("/vm.yaml", SPEC.as_bytes(), 0o644).unwrap();
-        lab.put("/names.yaml", NAMES.as_bytes(), 0o644).unwrap();
-        let drive =
-            format!("echo /dev/$(ls /sys/bus/pci/devices/{DRIVE}/nvme/*/ | grep -o 'nvme[0-9]*n[0-9]*')");
-        let drive = must(lab, &drive, QUICK);
-        must(
-            lab,
-            &format!("printf from-the-host | dd of={} conv=sync 2>/dev/null; sync", drive.trim()),
-            QUICK,
-        );
-
-        refused(lab, "pinion run /vm.yaml", 2, "stands for no device of this machine");
-        refused(lab, "pinion run /vm.yaml --devices /names.yaml", 2, "not bound to vfio-pci");
-        refused(
-            lab,
-            "sed s,com/edu,com/none, /vm.yaml | pinion run --devices /names.yaml -",
-            2,
-            "hostDevices[1]",
-        );
-        refused(lab, &format!("pinion devices bind {DRIVE} 99:00.0"), 2, "0000:99:00.0");
-        must(lab, &format!("[ $(basename $(readlink /sys/bus/pci/devices/{DRIVE}/driver)) = nvme ]"), QUICK);
-        bind(lab);
-        let output = sh(lab, "pinion run /vm.yaml --devices /names.yaml --certificate /cert.json", LONG);
-        let text = both(&output);
-        assert_eq!(output.code, Some(0), "{text}");
-        for line in [
-            "PCI 0x1b36:0x0010 node 1",
-            "PCI 0x1234:0x11e8 node 0",
-            "READ from-the-host",
-            "BACK written-by-guest",
-            "INTERRUPTS some",
-            "AGAIN from-the-host",
-            "EDU 0x010000ED 0xEDCBA987",
-            "DMA 0xC0FFEE11 0x5EED5EED",
-        ] {
-            assert!(output.text().contains(line), "{line}: {text}");
-        }
-        given_back(lab);
-        taken_back(lab);
+        all(lab, "pinion-launcher");
     });
 }
 
+#[test]
+fn devices_of_the_host_are_used_by_a_guest_on_qemu_in_the_right_cells() {
+    let Some(files) = libvirt::files(Files::new()) else { return };
+    on_lab("devices-libvirt", &Shape::two_socket(), SCRIPT, &files, |lab| {
+        libvirt::start(lab);
+        forced::force(lab);
+        all(lab, "pinion-launcher-libvirt");
+    });
+}
+
+/// `program` is the launcher's.
+fn all(lab: &Lab, program: &str) {
+    lab.put("/vm.yaml", SPEC.as_bytes(), 0o644).unwrap();
+    lab.put("/names.yaml", NAMES.as_bytes(), 0o644).unwrap();
+    let drive = format!("echo /dev/$(ls /sys/bus/pci/devices/{DRIVE}/nvme/*/ | grep -o 'nvme[0-9]*n[0-9]*')");
+    let drive = must(lab, &drive, QUICK);
+    must(lab, &format!("printf from-the-host | dd of={} conv=sync 2>/dev/null; sync", drive.trim()), QUICK);
+
+    refused(lab, "pinion run /vm.yaml", 2, "stands for no device of this machine");
+    refused(lab, "pinion run /vm.yaml --devices /names.yaml", 2, "not bound to vfio-pci");
+    refused(
+        lab,
+        "sed s,com/edu,com/none, /vm.yaml | pinion run --devices /names.yaml -",
+        2,
+        "hostDevices[1]",
+    );
+    refused(lab, &format!("pinion devices bind {DRIVE} 99:00.0"), 2, "0000:99:00.0");
+    must(lab, &format!("[ $(basename $(readlink /sys/bus/pci/devices/{DRIVE}/driver)) = nvme ]"), QUICK);
+    bind(lab);
+    let output = sh(lab, "pinion run /vm.yaml --devices /names.yaml --certificate /cert.json", LONG);
+    let text = both(&output);
+    assert_eq!(output.code, Some(0), "{text}");
+    for line in [
+        "PCI 0x1b36:0x0010 node 1",
+        "PCI 0x1234:0x11e8 node 0",
+        "READ from-the-host",
+        "BACK written-by-guest",
+        "INTERRUPTS some",
+        "AGAIN from-the-host",
+        "EDU 0x010000ED 0xEDCBA987",
+        "DMA 0xC0FFEE11 0x5EED5EED",
+    ] {
+        assert!(output.text().contains(line), "{line}: {text}");
+    }
+    given_back(lab);
+    taken_back(lab, program);
+}
+
 /// The host takes one device back while a guest has it; then the launcher is killed, and the other is free.
-fn taken_back(lab: &Lab) {
+fn taken_back(lab: &Lab, program: &str) {
     bind(lab);
     let start = "sed 's/quiet/quiet stay/' /vm.yaml > /stay.yaml
         pinion run /stay.yaml --devices /names.yaml --audit-interval 1 > /console 2> /log & echo $! > /pid
@@ -145,7 +159,7 @@ fn taken_back(lab: &Lab) {
         "for i in $(seq 100); do grep -q 'device {EDU}: the host took it back' /log && exit 0; sleep 0.1; done; cat /log; exit 1"
     );
     must(lab, &told, QUICK);
-    must(lab, "kill -0 $(cat /pid) && kill -9 $(pidof pinion-launcher)", QUICK);
+    must(lab, &format!("kill -0 $(cat /pid) && kill -9 $(pidof {program})"), QUICK);
     must(
         lab,
         "for i in $(seq 100); do kill -0 $(cat /pid) 2>/dev/null || exit 0; sleep 0.1; done; exit 1",

@@ -1,9 +1,13 @@
 //! A guest of 2 cells × 2 cores × 2 threads with huge pages, two disks and a tap device: what it sees
-//! from inside, what the host sees from outside, and what the certificate says.
+//! from inside, what the host sees from outside, and what the certificate says; by each backend.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "lab/forced.rs"]
+mod forced;
 mod lab;
+#[path = "lab/libvirt.rs"]
+mod libvirt;
 
 use lab::{LONG, QUICK, both, must, on_lab, sh};
 use pinion_lab::{Files, Lab, Shape};
@@ -91,14 +95,33 @@ fn lines<'a>(text: &'a str, kind: &str) -> Vec<&'a str> {
 #[test]
 fn a_guest_is_what_its_spec_says_from_inside_and_where_its_plan_says_from_outside() {
     on_lab("guest", &Shape::two_socket(), SCRIPT, &Files::new(), |lab| {
-        start(lab);
-        let plan = json(&must(lab, "pinion plan /vm.yaml -o json --ledger /none", QUICK));
-        inside(&must(lab, "cat /console", QUICK), &plan);
-        outside(lab);
-        metrics(lab);
-        changed_thread(lab);
-        end(lab);
+        all(lab, "pinion-launcher");
     });
+}
+
+#[test]
+fn the_same_guest_on_qemu_is_what_its_spec_says_and_where_its_plan_says() {
+    let Some(files) = libvirt::files(Files::new()) else { return };
+    on_lab("guest-libvirt", &Shape::two_socket(), SCRIPT, &files, |lab| {
+        libvirt::start(lab);
+        forced::force(lab);
+        all(lab, QEMU);
+        let left = must(lab, "ls /run/pinion/libvirt | wc -l; virsh -q list --all | wc -l", QUICK);
+        assert_eq!(left, "0\n0\n");
+    });
+}
+
+/// The program whose process is the guest, where libvirt starts it.
+const QEMU: &str = "qemu-system-x86_64";
+
+fn all(lab: &Lab, program: &str) {
+    start(lab);
+    let plan = json(&must(lab, "pinion plan /vm.yaml -o json --ledger /none", QUICK));
+    inside(&must(lab, "cat /console", QUICK), &plan);
+    outside(lab, program);
+    metrics(lab);
+    changed_thread(lab, program);
+    end(lab);
 }
 
 /// Topology, distances, disks, seed, network and random numbers as the guest sees them.
@@ -132,7 +155,7 @@ fn inside(console: &str, plan: &Value) {
 }
 
 /// Affinity, pages and the certificate against the plan.
-fn outside(lab: &Lab) {
+fn outside(lab: &Lab, program: &str) {
     let certificate = json(&must(lab, "cat /cert.json", QUICK));
     assert_eq!(certificate["verdict"], "holds", "{certificate:#}");
     assert_eq!(certificate["mismatches"].as_array().unwrap().len(), 0);
@@ -140,8 +163,9 @@ fn outside(lab: &Lab) {
     let of = |role: &str| threads.iter().filter(|t| t["role"] == role).collect::<Vec<_>>();
     assert_eq!(of("vcpu").len(), 8);
     assert_eq!(of("ioThread").len(), 1);
-    let pid = must(lab, "pidof pinion-launcher", QUICK);
+    let pid = must(lab, &format!("pidof {program}"), QUICK);
     let pid = pid.trim();
+    assert_eq!(certificate["pid"].to_string(), pid);
     let mut taken = Vec::new();
     for thread in of("vcpu").iter().chain(&of("ioThread")) {
         let status =
@@ -176,15 +200,17 @@ fn metrics(lab: &Lab) {
     assert!(verdict.unwrap().ends_with(" 1"), "{text}");
 }
 
-/// Nobody can move a vCPU's thread; another that somebody moves is seen as it is, then put back.
-fn changed_thread(lab: &Lab) {
-    must(
-        lab,
+/// Nobody can move a vCPU's thread where the guest's CPUs are a partition; another that somebody moves is seen as it is,
+/// then put back.
+fn changed_thread(lab: &Lab, program: &str) {
+    let moved = if program == QEMU {
+        "T=$(pidof qemu-system-x86_64); taskset -p 1 $T || exit 1"
+    } else {
         "L=$(pidof pinion-launcher); for t in /proc/$L/task/*; do grep -q 'vcpu 3' $t/comm && T=${t##*/}; \
-            grep -q '^emulator' $t/comm && E=${t##*/}; done; taskset -p 1 $T && exit 1; taskset -p 1 $E || exit 1; for i in $(seq 100); do grep -q '^default/two-cells: drifted' /log && exit 0; sleep 0.2; \
-            done; cat /log; exit 1",
-        QUICK * 2,
-    );
+            grep -q '^emulator' $t/comm && E=${t##*/}; done; taskset -p 1 $T && exit 1; taskset -p 1 $E || exit 1"
+    };
+    let seen = "for i in $(seq 100); do grep -q '^default/two-cells: drifted' /log && exit 0; sleep 0.2; done; cat /log; exit 1";
+    must(lab, &format!("{moved}; {seen}"), QUICK * 2);
     must(
         lab,
         "for i in $(seq 100); do grep -q 'put back' /log && break; sleep 0.2; done; sleep 2; \
@@ -197,7 +223,7 @@ fn changed_thread(lab: &Lab) {
 fn end(lab: &Lab) {
     let end = "(echo | nc -l -p 99 &) ; for i in $(seq 600); do kill -0 $(cat /pid) 2>/dev/null || break; sleep 0.1; done; \
         tail -1 /log; cat /sys/devices/system/node/node*/hugepages/hugepages-2048kB/free_hugepages; \
-        grep -c owner /run/pinion/ledger.json; pidof pinion pinion-launcher | wc -w";
+        grep -c owner /run/pinion/ledger.json; pidof pinion pinion-launcher pinion-launcher-libvirt qemu-system-x86_64 | wc -w";
     let output = sh(lab, end, LONG).text();
     let expected = "default/two-cells: the guest powered off\n256\n256\n256\n256\n0\n0\n";
     assert_eq!(output, expected);

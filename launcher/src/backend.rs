@@ -14,6 +14,7 @@ use caps::Capability;
 use vmm_machine::ConsoleConfig;
 
 use crate::certificate::{Range, Repair, Role};
+use crate::guest_agent::AgentChannel;
 use crate::spec::LaunchSpec;
 
 /// Makes guests.
@@ -95,6 +96,64 @@ pub trait RunningGuest: fmt::Debug + Send + Sync {
 
     /// What it did so far.
     fn stats(&self) -> GuestStats;
+
+    /// Does something with it while it runs, and returns when that is done, or in the guest's hands.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    fn act(&self, action: Action) -> Result<(), BackendError>;
+
+    /// Why its vCPUs stand still; `None` while they do not.
+    fn pause(&self) -> Option<Pause>;
+
+    /// The way to the agent inside; `None` where the backend has none.
+    fn agent(&self) -> Option<&dyn AgentChannel> {
+        None
+    }
+}
+
+/// What can be done with a guest that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Stop its vCPUs where they are.
+    Pause,
+    /// Let them go on.
+    Unpause,
+    /// Reset it at once.
+    Reset,
+    /// Ask the system inside to reboot.
+    SoftReboot,
+}
+
+impl Action {
+    /// As a verb, with the guest as its object.
+    #[must_use]
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Reset => "reset",
+            Self::SoftReboot => "reboot",
+        }
+    }
+}
+
+/// Why a guest's vCPUs stand still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// Somebody asked for it.
+    Asked,
+    /// The backend could not let it go on: why, and what to do.
+    Failed(String),
+}
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked => f.write_str("somebody has paused it"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
 }
 
 /// Why a backend could not make or run a guest: a sentence that says what to do, and its causes.

@@ -24,7 +24,7 @@ use vmm_machine::{
     MachineConfig, NetConfig, Rng, Source, VcpuConfig,
 };
 
-use crate::image::{CONSOLE_ARGUMENT, DiskKernel};
+use crate::image::DiskKernel;
 use crate::nocloud::cloud_init_image;
 
 /// Priority of real-time vCPUs, as KubeVirt has it.
@@ -169,8 +169,14 @@ fn kernel(instance: &VirtualMachineInstance, disks: &[DiskConfig]) -> Result<Ker
         initrd: initrd
             .map(|f| open_inside("spec.domain.firmware.kernelBoot.container.initrdPath", &f))
             .transpose()?,
-        command_line: format!("{CONSOLE_ARGUMENT} {arguments}").trim_end().to_owned(),
+        command_line: with_console(arguments),
     }))
+}
+
+/// A kernel's arguments with the serial console in front, since they may name more.
+#[must_use]
+pub fn with_console(arguments: &str) -> String {
+    format!("console=ttyS0 {arguments}").trim_end().to_owned()
 }
 
 fn missing(field: &str) -> GuestError {

@@ -83,6 +83,11 @@ impl Monitor {
         self.lock().guest = guest;
     }
 
+    /// The guest, while it runs.
+    pub(crate) fn guest(&self) -> Option<Arc<dyn RunningGuest>> {
+        self.lock().guest.clone()
+    }
+
     /// A new certificate.
     pub(crate) fn certified(&self, certificate: &Certificate, auditor: &Auditor) {
         let mut inner = self.lock();
@@ -98,6 +103,8 @@ impl Monitor {
 
     /// How the guest is.
     pub(crate) fn status(&self) -> GuestStatus {
+        // It may take a moment: others need the lock meanwhile.
+        let paused = self.guest().and_then(|guest| guest.pause());
         let inner = self.lock();
         let snapshot = &inner.snapshot;
         let certificate = snapshot.certificate.as_ref();
@@ -105,6 +112,7 @@ impl Monitor {
             || certificate.iter().flat_map(|c| &c.threads).filter(|t| matches!(t.role, Role::Vcpu(_)));
         GuestStatus {
             phase: snapshot.phase.as_str().to_owned(),
+            paused: paused.map(|pause| pause.to_string()),
             verdict: certificate.map(|c| c.verdict.as_str().to_owned()),
             checks: certificate.map_or(0, |c| c.sequence),
             mismatches: certificate.map(|c| c.mismatches.clone()).unwrap_or_default(),

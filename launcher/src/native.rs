@@ -6,8 +6,8 @@ use std::time::Duration;
 use vmm_machine::{ArmedMachine, ConsoleConfig, RunningMachine};
 
 use crate::backend::{
-    ArmedGuest, Backend, BackendError, DeviceStats, DiskStats, GuestEnd, GuestStats, InterfaceStats,
-    OpenedGuest, Operations, RunningGuest, Traffic,
+    Action, ArmedGuest, Backend, BackendError, DeviceStats, DiskStats, GuestEnd, GuestStats, InterfaceStats,
+    OpenedGuest, Operations, Pause, RunningGuest, Traffic,
 };
 use crate::certificate::{Range, Repair, Role};
 use crate::guest::Guest;
@@ -117,6 +117,35 @@ impl RunningGuest for RunningMachine {
             console_dropped_bytes: stats.console_dropped_bytes,
         }
     }
+
+    fn act(&self, action: Action) -> Result<(), BackendError> {
+        let lives = match action {
+            Action::Pause => RunningMachine::pause(self),
+            Action::Unpause => self.resume(),
+            Action::Reset => {
+                self.reset();
+                true
+            }
+            Action::SoftReboot => return Err(Box::new(ActError::NoWayToAsk)),
+        };
+        if lives { Ok(()) } else { Err(Box::new(ActError::Ends)) }
+    }
+
+    fn pause(&self) -> Option<Pause> {
+        self.is_paused().then_some(Pause::Asked)
+    }
+}
+
+/// Why something is not done with a guest.
+#[derive(Debug, thiserror::Error)]
+enum ActError {
+    #[error("The guest is about to end")]
+    Ends,
+    #[error(
+        "Our own virtual machine monitor has no way to ask the system inside to reboot: reset it, or reboot it from \
+         its console"
+    )]
+    NoWayToAsk,
 }
 
 fn operations(o: vmm_machine::Operations) -> Operations {

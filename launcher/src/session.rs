@@ -304,7 +304,7 @@ impl Session {
     }
 
     fn tell_trouble(&mut self, watch: &mut Watch) {
-        for what in watch.trouble.news(&watch.guest.stats()) {
+        for what in watch.trouble.news(&watch.guest.stats(), watch.guest.pause().as_ref()) {
             self.events.tell(&Event::Warning { what });
         }
     }

@@ -4,12 +4,14 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pinion_api::VirtualMachineInstance;
 use pinion_planner::Placement;
 use serde::{Deserialize, Serialize};
 
+/// Where launchers for libvirt have their folders.
+const LIBVIRT_FOLDERS: &str = "/run/pinion/libvirt";
 /// Longest spec that is read, bytes.
 const LONGEST: u64 = 32 << 20;
 
@@ -65,6 +67,16 @@ impl BackendKind {
         match self {
             Self::Native => "pinion-launcher",
             Self::Libvirt => "pinion-launcher-libvirt",
+        }
+    }
+
+    /// Folder of the files that its launcher with that number makes for a guest: sockets, images. The launcher removes
+    /// it; whoever sees a launcher's death may, too.
+    #[must_use]
+    pub fn folder(self, pid: u32) -> Option<PathBuf> {
+        match self {
+            Self::Native => None,
+            Self::Libvirt => Some(Path::new(LIBVIRT_FOLDERS).join(pid.to_string())),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Disks and devices that fail while the guest runs, told once for each new kind of trouble.
+//! Disks and devices that fail while the guest runs, and guests that stand still for it, told once for each new kind of trouble.
 //!
 //! Asked by the session at each check, on its thread. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::backend::{DeviceStats, DiskStats, GuestStats};
+use crate::backend::{DeviceStats, DiskStats, GuestStats, Pause};
 
 /// What was told already.
 #[derive(Debug, Default)]
@@ -12,12 +12,21 @@ pub(crate) struct Trouble {
     told: BTreeMap<String, String>,
     counted: BTreeMap<String, u64>,
     lost: BTreeSet<String>,
+    paused: Option<String>,
 }
 
 impl Trouble {
     /// Sentences about what failed since the last time, and had not failed in that way before.
-    pub(crate) fn news(&mut self, stats: &GuestStats) -> Vec<String> {
+    pub(crate) fn news(&mut self, stats: &GuestStats, pause: Option<&Pause>) -> Vec<String> {
         let mut news = self.of_disks(&stats.disks);
+        let failed = pause.and_then(|pause| match pause {
+            Pause::Asked => None,
+            Pause::Failed(why) => Some(why.clone()),
+        });
+        if let Some(why) = failed.as_ref().filter(|why| self.paused.as_ref() != Some(*why)) {
+            news.push(format!("it is paused: {why}"));
+        }
+        self.paused = failed;
         news.extend(stats.devices.iter().flat_map(|device| self.of_device(device)));
         news
     }
@@ -79,27 +88,41 @@ mod tests {
             GuestStats { devices, ..GuestStats::default() }
         };
         let mut trouble = Trouble::default();
-        assert!(trouble.news(&device(false, None)).is_empty());
-        assert_eq!(trouble.news(&device(false, Some("0000:31:00.0: cannot reset it"))).len(), 1);
-        let news = trouble.news(&device(true, Some("0000:31:00.0: cannot reset it")));
+        assert!(trouble.news(&device(false, None), None).is_empty());
+        assert_eq!(trouble.news(&device(false, Some("0000:31:00.0: cannot reset it")), None).len(), 1);
+        let news = trouble.news(&device(true, Some("0000:31:00.0: cannot reset it")), None);
         assert!(
             news.len() == 1 && news[0].starts_with("device 0000:31:00.0: the host took it back"),
             "{news:?}"
         );
-        assert!(trouble.news(&device(true, Some("0000:31:00.0: cannot reset it"))).is_empty());
+        assert!(trouble.news(&device(true, Some("0000:31:00.0: cannot reset it")), None).is_empty());
+    }
+
+    #[test]
+    fn a_guest_that_stands_still_is_told_once_for_each_time() {
+        let (mut trouble, stats) = (Trouble::default(), GuestStats::default());
+        let full = Pause::Failed("a disk is full".to_owned());
+        assert!(trouble.news(&stats, Some(&Pause::Asked)).is_empty(), "whoever asked knows");
+        assert_eq!(trouble.news(&stats, Some(&full)), ["it is paused: a disk is full"]);
+        assert!(trouble.news(&stats, Some(&full)).is_empty());
+        assert!(trouble.news(&stats, None).is_empty());
+        assert_eq!(trouble.news(&stats, Some(&full)).len(), 1);
     }
 
     #[test]
     fn each_kind_of_trouble_is_told_once() {
         let mut trouble = Trouble::default();
-        assert!(trouble.news(&disk(0, "")).is_empty());
+        assert!(trouble.news(&disk(0, ""), None).is_empty());
         let full = "Cannot write to disk image /a: No space left on device";
         assert_eq!(
-            trouble.news(&disk(2, full)),
+            trouble.news(&disk(2, full), None),
             [format!("disk \"root\" failed 2 requests, and the guest saw an I/O error: {full}")]
         );
-        assert!(trouble.news(&disk(2, full)).is_empty());
-        assert!(trouble.news(&disk(9, full)).is_empty(), "it is full still");
-        assert_eq!(trouble.news(&disk(10, "Cannot read from disk image /a: Input/output error")).len(), 1);
+        assert!(trouble.news(&disk(2, full), None).is_empty());
+        assert!(trouble.news(&disk(9, full), None).is_empty(), "it is full still");
+        assert_eq!(
+            trouble.news(&disk(10, "Cannot read from disk image /a: Input/output error"), None).len(),
+            1
+        );
     }
 }

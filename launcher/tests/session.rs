@@ -15,7 +15,8 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::gettid;
 use pinion_launcher::backend::{
-    ArmedGuest, Backend, BackendError, DiskStats, GuestEnd, GuestStats, OpenedGuest, RunningGuest,
+    Action, ArmedGuest, Backend, BackendError, DiskStats, GuestEnd, GuestStats, OpenedGuest, Pause,
+    RunningGuest,
 };
 use pinion_launcher::certificate::{Certificate, Range, Repair, Role, Scheduling, Verdict};
 use pinion_launcher::{AuditPolicy, ConsoleMode, End, Event, Events, Guest, LaunchSpec, Session};
@@ -216,6 +217,14 @@ impl RunningGuest for FakeGuest {
                 vec![DiskStats { name: "root".into(), errors: 2, last_error, ..DiskStats::default() }];
         }
         stats
+    }
+
+    fn act(&self, action: Action) -> Result<(), BackendError> {
+        Err(Box::new(io::Error::other(format!("no story has anybody {} it", action.verb()))))
+    }
+
+    fn pause(&self) -> Option<Pause> {
+        None
     }
 }
 

@@ -30,6 +30,46 @@ pub enum GuestRequest {
     },
     /// Its serial console, as a stream both ways.
     Console,
+    /// Stops its vCPUs where they are.
+    Pause,
+    /// Lets them go on.
+    Unpause,
+    /// Resets it at once, as its reset button would.
+    Reset,
+    /// Asks the system inside to reboot.
+    SoftReboot,
+    /// Asks the agent inside.
+    Agent {
+        /// What for.
+        request: AgentRequest,
+    },
+}
+
+/// What is asked of QEMU's guest agent, a program inside the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "what", deny_unknown_fields)]
+pub enum AgentRequest {
+    /// Whether it answers.
+    Ping,
+    /// What system it is: [`GuestOs`](crate::guest_os::GuestOs).
+    Os,
+    /// Its network interfaces: a list of [`GuestInterface`](crate::guest_os::GuestInterface).
+    Interfaces,
+    /// Its mounted file systems: a list of [`GuestFileSystem`](crate::guest_os::GuestFileSystem).
+    FileSystems,
+    /// Who is logged in: a list of [`GuestUser`](crate::guest_os::GuestUser).
+    Users,
+    /// Flushes its file systems and keeps everybody from writing to them, for a snapshot: how many.
+    Freeze,
+    /// Lets them write again: how many file systems.
+    Thaw,
+    /// Runs a program inside: [`Executed`](crate::guest_os::Executed).
+    Exec {
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// How long it may take, seconds.
+        timeout_seconds: u64,
+    },
 }
 
 /// How a guest is.
@@ -38,6 +78,9 @@ pub enum GuestRequest {
 pub struct GuestStatus {
     /// Phase of its life, with KubeVirt's names.
     pub phase: String,
+    /// Why its vCPUs stand still; absent where they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
     /// The last certificate's verdict; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,

@@ -7,6 +7,7 @@
 
 mod cause;
 pub mod guest;
+pub mod guest_os;
 mod http;
 mod socket;
 

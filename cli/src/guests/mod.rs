@@ -1,11 +1,13 @@
 //! Guests that run on this host, as commands name them: found in the ledger, asked over their sockets.
 
+mod act;
 mod audit;
 mod console;
 mod inspect;
 mod logs;
 mod ps;
 mod stop;
+mod system;
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,15 +17,17 @@ use pinion_endpoint::{AskError, ask};
 use pinion_node_agent::{Ledger, LedgerEntry};
 use serde::de::DeserializeOwned;
 
-use crate::arguments::NameOptions;
+use crate::arguments::{GuestOptions, NameOptions};
 use crate::failure::Failure;
 
+pub(crate) use act::run as act;
 pub(crate) use audit::run as audit;
 pub(crate) use console::run as console;
 pub(crate) use inspect::run as inspect;
 pub(crate) use logs::run as logs;
 pub(crate) use ps::run as ps;
 pub(crate) use stop::run as stop;
+pub(crate) use system::run as system;
 
 /// How long a launcher may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);
@@ -66,6 +70,11 @@ impl Guest {
         all.into_iter().find(|g| g.owner() == owner).ok_or_else(absent)
     }
 
+    /// Those of several names; none where one of them is not there.
+    pub(crate) fn find_all(options: &GuestOptions, names: &[String]) -> Result<Vec<Self>, Failure> {
+        names.iter().map(|name| Self::find(&options.ledger, &options.namespace, name)).collect()
+    }
+
     /// The one that a command names.
     pub(crate) fn named(options: &NameOptions) -> Result<Self, Failure> {
         Self::find(&options.guests.ledger, &options.guests.namespace, &options.name)
@@ -92,6 +101,15 @@ impl Guest {
 
     /// Asks it.
     pub(crate) fn ask<A: DeserializeOwned>(&self, request: &GuestRequest) -> Result<A, Failure> {
-        ask(&self.socket(), request, ANSWER_WITHIN).map_err(|e| self.silent(e))
+        self.ask_within(request, ANSWER_WITHIN)
+    }
+
+    /// Asks it what takes so long.
+    fn ask_within<A: DeserializeOwned>(
+        &self,
+        request: &GuestRequest,
+        within: Duration,
+    ) -> Result<A, Failure> {
+        ask(&self.socket(), request, within).map_err(|e| self.silent(e))
     }
 }

@@ -65,7 +65,10 @@ fn text(items: &[Row], wide: bool) -> String {
         let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
         let mut cells = vec![
             row.name.clone(),
-            or(status.phase, "silent"),
+            match status.paused {
+                Some(_) => "Paused".to_owned(),
+                None => or(status.phase, "silent"),
+            },
             or(status.verdict.unwrap_or_default(), "-"),
             or(row.cpus.to_string(), "shared"),
             row.isolation.to_string(),

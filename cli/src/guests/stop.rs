@@ -24,11 +24,7 @@ struct StillRuns {
 /// # Errors
 /// [`Failure::Invalid`] where there is no such guest; nothing is stopped then.
 pub(crate) fn run(options: &StopOptions) -> Result<(), Failure> {
-    let guests: Vec<Guest> = options
-        .names
-        .iter()
-        .map(|name| Guest::find(&options.guests.ledger, &options.guests.namespace, name))
-        .collect::<Result<_, _>>()?;
+    let guests = Guest::find_all(&options.guests, &options.names)?;
     for guest in &guests {
         guest.ask::<Value>(&GuestRequest::Stop { force: options.force })?;
     }

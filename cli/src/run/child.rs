@@ -19,7 +19,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, pipe2};
-use pinion_launcher::{BackendKind, ConsoleMode, Event, LaunchSpec, TerminalMode};
+use pinion_launcher::{ConsoleMode, Event, LaunchSpec, TerminalMode};
 
 use super::hosting::{Claim, Hosting};
 use super::{Placed, report};
@@ -52,6 +52,8 @@ pub(super) struct Launcher {
     /// Told once the host is ready.
     go: Option<File>,
     claim: Option<Claim>,
+    /// Its files: one that is killed cannot remove them.
+    folder: Option<PathBuf>,
     /// Put back when this goes: a launcher that is killed cannot.
     _terminal: Option<TerminalMode>,
 }
@@ -92,7 +94,7 @@ fn start(guest: Placed, detach: bool) -> Result<Launcher, Failure> {
     let spec_file = spec_file(&spec).map_err(hand_over)?;
     let (events, to_events): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(|e| hand_over(e.into()))?;
     let (from_go, go): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(|e| hand_over(e.into()))?;
-    let program = program(spec.backend);
+    let program = crate::backend::program(spec.backend);
     let mut command = Command::new(&program);
     command.args(["--spec-fd", &SPEC_FD.to_string(), "--event-fd", &EVENT_FD.to_string()]);
     if detach {
@@ -121,6 +123,7 @@ fn start(guest: Placed, detach: bool) -> Result<Launcher, Failure> {
     let pid = i32::try_from(process.id()).unwrap_or(0);
     let mut launcher = Launcher {
         name: spec.placement.name,
+        folder: spec.backend.folder(process.id()),
         process,
         events: Some(events.into()),
         unread: Vec::new(),
@@ -141,12 +144,6 @@ fn spec_file(spec: &LaunchSpec) -> io::Result<OwnedFd> {
     let mut file: File = memfd_create(c"launch-spec", MFdFlags::MFD_CLOEXEC)?.into();
     file.write_all(&serde_json::to_vec(spec)?)?;
     Ok(file.into())
-}
-
-/// The launcher's program: beside this one.
-fn program(backend: BackendKind) -> PathBuf {
-    let own = std::env::current_exe().unwrap_or_else(|_| backend.program().into());
-    own.with_file_name(backend.program())
 }
 
 impl Launcher {
@@ -214,6 +211,10 @@ impl Launcher {
     fn finish(&mut self) -> u8 {
         self.events = None;
         let status = self.process.wait();
+        if let Some(folder) = self.folder.take() {
+            // Most have done so themselves.
+            let _ = std::fs::remove_dir_all(folder);
+        }
         if let Some(Err(e)) = self.claim.take().map(Claim::release) {
             report::warning(&self.name, &e);
         }

@@ -1,4 +1,4 @@
-//! A lab host that has changed its root to a Debian with libvirt: it is used by `chroot /host`.
+//! A lab host with libvirt.
 
 use std::path::PathBuf;
 
@@ -32,15 +32,7 @@ fn launcher() -> PathBuf {
     target.join("pinion-launcher-libvirt")
 }
 
-/// Mounts the root with everything of this host in it, and starts libvirt.
+/// Makes the host one with libvirt.
 pub(crate) fn start(lab: &Lab) {
-    let script = "
-        mkdir -p /host && mount -t ext4 /dev/vda /host || exit 1
-        for f in dev proc sys run tmp var/lib/pinion; do mkdir -p /$f /host/$f; mount -o rbind /$f /host/$f || exit 1; done
-        for c in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$c > /sys/fs/cgroup/cgroup.subtree_control; done
-        cp /usr/bin/pinion* /host/usr/bin/
-        chroot /host sh -c 'virtlogd -d; libvirtd -d'
-        for i in $(seq 100); do chroot /host virsh -q list > /dev/null 2>&1 && exit 0; sleep 0.2; done
-        chroot /host virsh list; exit 1";
-    must(lab, script, QUICK * 2);
+    must(lab, LibvirtRoot::ENTER, QUICK * 2);
 }

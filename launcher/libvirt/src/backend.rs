@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,10 @@ use caps::Capability;
 use pinion_api::VirtualMachineInstance;
 use pinion_launcher::backend::{ArmedGuest, Backend, BackendError, OpenedGuest, RunningGuest};
 use pinion_launcher::certificate::{Range, Repair, Role};
-use pinion_launcher::{ConsoleConfig, LaunchSpec, SetThreads, cloud_init_image};
+use pinion_launcher::{BackendKind, ConsoleConfig, LaunchSpec, SetThreads, cloud_init_image, with_console};
 use pinion_machine::CpuSet;
 use pinion_planner::Placement;
+use roxmltree::Document;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use virt::connect::Connect;
 use virt::domain::Domain;
@@ -25,12 +27,10 @@ use crate::console::{self, Wires};
 use crate::domain::{Assets, domain, name};
 use crate::error::LibvirtError;
 use crate::process;
-use crate::running::Running;
+use crate::running::{Running, Targets};
 
 /// The host's system daemon.
 pub(crate) const URI: &str = "qemu:///system";
-/// Folder of what is made for guests.
-const FOLDER: &str = "/run/pinion/libvirt";
 /// AMD's CPUID leaf of cores and threads.
 const TOPOLOGY_EXTENSIONS: &str = "topoext";
 /// Where the kernel's network interfaces are.
@@ -43,7 +43,8 @@ pub struct Libvirt;
 impl Backend for Libvirt {
     fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
         let connect = connect()?;
-        let folder = Folder::make(Path::new(FOLDER).join(std::process::id().to_string()))?;
+        let path = BackendKind::Libvirt.folder(std::process::id()).unwrap_or_default();
+        let folder = Folder::make(path)?;
         let assets = assets(&spec.instance, &folder.0)?;
         let document = domain(&spec.instance, &spec.placement, &assets);
         let placement = spec.placement.clone();
@@ -75,7 +76,13 @@ pub(crate) fn connect() -> Result<Connect, LibvirtError> {
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
+    /// Makes it, and removes those whose launchers are gone: nobody may have seen them go.
     fn make(path: PathBuf) -> Result<Self, LibvirtError> {
+        for other in path.parent().and_then(|all| fs::read_dir(all).ok()).into_iter().flatten().flatten() {
+            if !Path::new("/proc").join(other.file_name()).exists() {
+                let _ = fs::remove_dir_all(other.path());
+            }
+        }
         let failed = |source| LibvirtError::File { action: "make the folder", path: path.clone(), source };
         fs::create_dir_all(&path).map_err(failed)?;
         Ok(Self(path))
@@ -100,7 +107,9 @@ fn assets(instance: &VirtualMachineInstance, folder: &Path) -> Result<Assets, Li
         let failed =
             |source| LibvirtError::File { action: "make the cloud-init image", path: path.clone(), source };
         let mut image = cloud_init_image(instance, data).map_err(failed)?;
-        let mut file = fs::File::create(&path).map_err(failed)?;
+        // What is in it may be secret: libvirt gives it to QEMU's user alone.
+        let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).clone();
+        let mut file = options.open(&path).map_err(failed)?;
         std::io::Seek::rewind(&mut image)
             .and_then(|()| std::io::copy(&mut image, &mut file))
             .map_err(failed)?;
@@ -115,8 +124,8 @@ fn assets(instance: &VirtualMachineInstance, folder: &Path) -> Result<Assets, Li
             resolve(&file.root, &file.inside)
         };
         let initrd = container.initrd().map(inside).transpose()?;
-        let arguments = format!("console=ttyS0 {}", boot.kernel_args.as_deref().unwrap_or_default());
-        assets.kernel = Some((inside(kernel)?, initrd, arguments.trim_end().to_owned()));
+        let arguments = with_console(boot.kernel_args.as_deref().unwrap_or_default());
+        assets.kernel = Some((inside(kernel)?, initrd, arguments));
     }
     let networks = spec.domain.devices.interfaces.iter().filter_map(|i| spec.host_network(&i.name));
     let is_bridge = |name: &&str| Path::new(INTERFACES).join(name).join("bridge").is_dir();
@@ -168,16 +177,23 @@ impl OpenedGuest for Opened {
         let guest = Guest { domain, connect, name, folder };
         progress("libvirt", began.elapsed());
         let began = Instant::now();
-        let unreadable = |source| LibvirtError::File { action: "read", path: "/proc".into(), source };
-        let pid = process::id(&guest.name).map_err(unreadable)?;
+        let file = process::id_file(&guest.name);
+        let unreadable = |source| LibvirtError::File { action: "read", path: file.clone(), source };
+        let pid = process::id(&file).map_err(unreadable)?;
         let ended = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let ended: OwnedFd = ended.ok_or_else(|| LibvirtError::Gone(process::log(&guest.name)))?;
+        let unreadable =
+            |source| LibvirtError::File { action: "read", path: format!("/proc/{pid}").into(), source };
         let threads = process::threads(pid).map_err(unreadable)?;
         guest.pin_emulator(pid, &threads, &placement.emulator.cpus)?;
         let memory = process::memory(pid, &placement.cells).map_err(unreadable)?;
-        let wires = console::connect(&guest.description()?, &guest.name, console)?;
+        let description = guest.description()?;
+        let description = Document::parse(&description)
+            .map_err(|source| LibvirtError::Description { name: guest.name.clone(), source })?;
+        let wires = console::connect(&description, console)?;
+        let targets = Targets::of(&description, &placement.devices);
         progress("threads and memory", began.elapsed());
-        Ok(Box::new(Armed { guest, pid, ended, threads, memory, wires }))
+        Ok(Box::new(Armed { guest, pid, ended, threads, memory, wires, targets }))
     }
 }
 
@@ -216,8 +232,13 @@ impl Guest {
         Ok(())
     }
 
+    /// Whether the daemon that started it is still there.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connect.is_alive().unwrap_or(false)
+    }
+
     /// The document as it is now.
-    pub(crate) fn description(&self) -> Result<String, LibvirtError> {
+    fn description(&self) -> Result<String, LibvirtError> {
         let described = self.domain.get_xml_desc(0);
         described.map_err(|source| LibvirtError::Act { action: "describe", name: self.name.clone(), source })
     }
@@ -248,6 +269,7 @@ struct Armed {
     threads: Vec<(Role, i32)>,
     memory: Vec<(u32, Vec<Range>)>,
     wires: Wires,
+    targets: Targets,
 }
 
 impl ArmedGuest for Armed {
@@ -273,10 +295,10 @@ impl ArmedGuest for Armed {
     }
 
     fn run(self: Box<Self>) -> Result<Box<dyn RunningGuest>, BackendError> {
-        let Self { guest, ended, wires, .. } = *self;
+        let Self { guest, ended, wires, targets, .. } = *self;
         let resumed = guest.domain.resume();
         resumed.map_err(|source| LibvirtError::Act { action: "resume", name: guest.name.clone(), source })?;
-        Ok(Box::new(Running::new(guest, ended, wires)?))
+        Ok(Box::new(Running::new(guest, ended, wires, targets)))
     }
 }
 

@@ -47,13 +47,13 @@ pub enum LibvirtError {
     /// QEMU went away.
     #[error("QEMU has ended before the guest ran; its log is {0:?}")]
     Gone(PathBuf),
-    /// libvirt's document lacks something.
-    #[error("libvirt's description of the running guest {name:?} has no {what}")]
+    /// libvirt's document cannot be read.
+    #[error("libvirt's description of the running guest {name:?} cannot be read")]
     Description {
         /// Its name there.
         name: String,
-        /// What.
-        what: &'static str,
+        /// Where it is wrong.
+        source: roxmltree::Error,
     },
     /// A kernel boot without what its rules promise.
     #[error("{0}: missing")]

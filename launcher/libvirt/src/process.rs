@@ -11,9 +11,14 @@ use pinion_planner::Cell;
 const RUN: &str = "/run/libvirt/qemu";
 const LOGS: &str = "/var/log/libvirt/qemu";
 
-/// Its number, from the file that libvirt writes.
-pub(crate) fn id(name: &str) -> io::Result<i32> {
-    let text = fs::read_to_string(Path::new(RUN).join(format!("{name}.pid")))?;
+/// The file that libvirt writes its number to.
+pub(crate) fn id_file(name: &str) -> PathBuf {
+    Path::new(RUN).join(format!("{name}.pid"))
+}
+
+/// Its number, from that file.
+pub(crate) fn id(file: &Path) -> io::Result<i32> {
+    let text = fs::read_to_string(file)?;
     text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
 }
 

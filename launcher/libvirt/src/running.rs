@@ -2,15 +2,21 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pinion_launcher::backend::{
-    DiskStats, GuestEnd, GuestStats, InterfaceStats, Operations, RunningGuest, Traffic,
+    Action, BackendError, DeviceStats, DiskStats, GuestEnd, GuestStats, InterfaceStats, Operations, Pause,
+    RunningGuest, Traffic,
 };
-use virt::connect::Connect;
+use pinion_launcher::chain;
+use pinion_launcher::guest_agent::AgentChannel;
+use pinion_planner::Device;
+use roxmltree::{Document, Node};
+use serde_json::Value;
 use virt::domain::Domain;
 use virt::sys;
 
@@ -19,6 +25,8 @@ use crate::console::Wires;
 use crate::error::LibvirtError;
 use crate::process;
 
+/// Where the kernel has the host's PCI functions.
+const PCI_DEVICES: &str = "/sys/bus/pci/devices";
 /// How often the log is read for the reason of an end, and the pause between: libvirt writes it once QEMU is gone.
 const READINGS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -30,53 +38,85 @@ pub(crate) struct Running {
     /// Readable once QEMU is gone.
     ended: OwnedFd,
     wires: Mutex<Wires>,
-    /// Names of disks and interfaces, with what libvirt calls them.
-    disks: Vec<(String, String)>,
-    interfaces: Vec<(String, String)>,
+    targets: Targets,
     stopped: AtomicBool,
     end: Mutex<Option<GuestEnd>>,
 }
 
 impl Running {
-    pub(crate) fn new(guest: Guest, ended: OwnedFd, wires: Wires) -> Result<Self, LibvirtError> {
-        let description = guest.description()?;
-        Ok(Self {
-            disks: targets(&description, "disk"),
-            interfaces: targets(&description, "interface"),
-            guest,
-            ended,
-            wires: Mutex::new(wires),
-            stopped: AtomicBool::new(false),
-            end: Mutex::new(None),
-        })
+    pub(crate) fn new(guest: Guest, ended: OwnedFd, wires: Wires, targets: Targets) -> Self {
+        let (wires, stopped, end) = (Mutex::new(wires), AtomicBool::new(false), Mutex::new(None));
+        Self { guest, ended, wires, targets, stopped, end }
     }
 
     /// Does something with the domain; once more by another connection where the daemon was started anew.
-    fn with_domain(&self, action: impl Fn(&Domain) -> Result<u32, virt::error::Error>) {
-        if action(&self.guest.domain).is_ok() {
-            return;
+    fn with_domain<T>(
+        &self,
+        action: &'static str,
+        work: impl Fn(&Domain) -> Result<T, virt::error::Error>,
+    ) -> Result<T, LibvirtError> {
+        let failed = |source| LibvirtError::Act { action, name: self.guest.name.clone(), source };
+        match work(&self.guest.domain) {
+            Err(source) if self.guest.is_connected() => Err(failed(source)),
+            Err(_) => {
+                let connect = backend::connect()?;
+                let domain = Domain::lookup_by_name(&connect, &self.guest.name).map_err(failed)?;
+                work(&domain).map_err(failed)
+            }
+            done => done.map_err(failed),
         }
-        let again = backend::connect().ok().and_then(|connect: Connect| {
-            let domain = Domain::lookup_by_name(&connect, &self.guest.name).ok()?;
-            action(&domain).ok()
-        });
-        if again.is_none() {
-            eprintln!(
-                "pinion-launcher-libvirt: libvirt does not act on {:?}: is its daemon running?",
-                self.guest.name
-            );
+    }
+
+    /// Does what nobody waits for.
+    fn try_to(&self, action: &'static str, work: impl Fn(&Domain) -> Result<u32, virt::error::Error>) {
+        if let Err(e) = self.with_domain(action, work) {
+            eprintln!("pinion-launcher-libvirt: {}", chain(&e));
         }
+    }
+}
+
+/// The agent of the guest, by libvirt, which keeps its socket.
+impl AgentChannel for Running {
+    fn command(&self, command: &Value, within: Duration) -> Result<Value, BackendError> {
+        let text = command.to_string();
+        let seconds = i32::try_from(within.as_secs()).unwrap_or(i32::MAX);
+        let answer =
+            self.with_domain("ask the agent of", |domain| domain.qemu_agent_command(&text, seconds, 0))?;
+        let mut answer: Value = serde_json::from_str(&answer)?;
+        Ok(answer.get_mut("return").map(Value::take).unwrap_or_default())
     }
 }
 
 impl RunningGuest for Running {
     fn power_button(&self) {
-        self.with_domain(|domain| domain.shutdown_flags(sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN));
+        self.try_to("press the power button of", |domain| {
+            domain.shutdown_flags(sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+        });
     }
 
     fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
-        self.with_domain(|domain| domain.destroy().map(|()| 0));
+        self.try_to("end", |domain| domain.destroy().map(|()| 0));
+    }
+
+    fn act(&self, action: Action) -> Result<(), BackendError> {
+        let work = move |domain: &Domain| match action {
+            Action::Pause => domain.suspend().map(drop),
+            Action::Unpause => domain.resume().map(drop),
+            Action::Reset => domain.reset().map(drop),
+            // By the agent where one answers, else by the power button: libvirt knows.
+            Action::SoftReboot => domain.reboot(0),
+        };
+        Ok(self.with_domain(action.verb(), work)?)
+    }
+
+    fn pause(&self) -> Option<Pause> {
+        let (state, reason) = self.guest.domain.get_state().ok()?;
+        (state == sys::VIR_DOMAIN_PAUSED).then(|| why_paused(u32::try_from(reason).unwrap_or(0)))
+    }
+
+    fn agent(&self) -> Option<&dyn AgentChannel> {
+        Some(self)
     }
 
     fn ended_fd(&self) -> BorrowedFd<'_> {
@@ -100,7 +140,7 @@ impl RunningGuest for Running {
     fn stats(&self) -> GuestStats {
         let mut stats = GuestStats::default();
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
-        for (name, target) in &self.disks {
+        for (name, target) in &self.targets.disks {
             let Ok(found) = self.guest.domain.get_block_stats(target) else { continue };
             let operations = |requests, bytes| Operations {
                 count: count(requests),
@@ -111,11 +151,11 @@ impl RunningGuest for Running {
                 name: name.clone(),
                 reads: operations(found.rd_req, found.rd_bytes),
                 writes: operations(found.wr_req, found.wr_bytes),
-                errors: count(found.errs.max(0)),
+                errors: count(found.errs),
                 ..DiskStats::default()
             });
         }
-        for (name, target) in &self.interfaces {
+        for (name, target) in &self.targets.interfaces {
             let Ok(found) = self.guest.domain.interface_stats(target) else { continue };
             let traffic = |packets, bytes, dropped, errors| Traffic {
                 packets: count(packets),
@@ -130,19 +170,53 @@ impl RunningGuest for Running {
                 sent: traffic(found.rx_packets, found.rx_bytes, found.rx_drop, found.rx_errs),
             });
         }
+        stats.devices = self.targets.devices.iter().map(|address| device(address)).collect();
         stats
     }
 }
 
-/// Names of devices with their targets: names are those of the spec, which libvirt has as aliases.
-fn targets(description: &str, kind: &str) -> Vec<(String, String)> {
-    let Ok(document) = roxmltree::Document::parse(description) else { return Vec::new() };
-    let of = |node: roxmltree::Node<'_, '_>| {
-        let child = |name: &str| node.children().find(|c| c.has_tag_name(name));
-        let name = child("alias")?.attribute("name")?.strip_prefix("ua-")?.to_owned();
-        Some((name, child("target")?.attribute("dev")?.to_owned()))
-    };
-    document.descendants().filter(|n| n.has_tag_name(kind)).filter_map(of).collect()
+/// A device of the host is lost once another driver has it, or none: the kernel takes it from QEMU then.
+fn device(address: &str) -> DeviceStats {
+    let driver = fs::read_link(Path::new(PCI_DEVICES).join(address).join("driver"));
+    let lost = !driver.is_ok_and(|driver| driver.ends_with("vfio-pci"));
+    DeviceStats { name: address.to_owned(), lost, ..DeviceStats::default() }
+}
+
+/// libvirt's reason for a guest that stands still (`virDomainPausedReason`).
+fn why_paused(reason: u32) -> Pause {
+    match reason {
+        sys::VIR_DOMAIN_PAUSED_IOERROR => Pause::Failed(
+            "a disk of it has failed: the storage is full or broken; when it is mended, unpause the guest"
+                .to_owned(),
+        ),
+        sys::VIR_DOMAIN_PAUSED_WATCHDOG => Pause::Failed("its watchdog has barked".to_owned()),
+        sys::VIR_DOMAIN_PAUSED_CRASHED => Pause::Failed("its kernel has crashed".to_owned()),
+        _ => Pause::Asked,
+    }
+}
+
+/// Names of devices, which are those of the spec, with what libvirt calls them.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    disks: Vec<(String, String)>,
+    interfaces: Vec<(String, String)>,
+    /// Devices of the host, by their addresses.
+    devices: Vec<String>,
+}
+
+impl Targets {
+    /// Those of a guest that libvirt describes: it has the names as aliases.
+    pub(crate) fn of(description: &Document<'_>, devices: &[Device]) -> Self {
+        let of = |node: Node<'_, '_>| {
+            let child = |name: &str| node.children().find(|c| c.has_tag_name(name));
+            let name = child("alias")?.attribute("name")?.strip_prefix("ua-")?.to_owned();
+            Some((name, child("target")?.attribute("dev")?.to_owned()))
+        };
+        let all =
+            |kind: &str| description.descendants().filter(|n| n.has_tag_name(kind)).filter_map(of).collect();
+        let devices = devices.iter().map(|d| d.address.to_string()).collect();
+        Self { disks: all("disk"), interfaces: all("interface"), devices }
+    }
 }
 
 /// Why QEMU ended: libvirt writes it to the guest's log.
@@ -201,6 +275,8 @@ mod tests {
     fn devices_are_known_by_the_names_of_the_spec() {
         let text = "<domain><devices><disk><target dev='vda'/><alias name='ua-root'/></disk>\
             <disk><target dev='vdb'/><alias name='virtio-disk1'/></disk></devices></domain>";
-        assert_eq!(targets(text, "disk"), [("root".to_owned(), "vda".to_owned())]);
+        let targets = Targets::of(&Document::parse(text).unwrap(), &[]);
+        assert_eq!(targets.disks, [("root".to_owned(), "vda".to_owned())]);
+        assert!(targets.interfaces.is_empty());
     }
 }

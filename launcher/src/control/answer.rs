@@ -3,17 +3,20 @@
 use std::fs::File;
 use std::io::Write;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
-use pinion_endpoint::guest::GuestRequest;
-use pinion_endpoint::{Caller, Refusal, Reply};
+use pinion_endpoint::guest::{AgentRequest, GuestRequest};
+use pinion_endpoint::{Caller, Refusal, Reply, chain};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::hub::Hub;
+use crate::backend::{Action, RunningGuest};
+use crate::guest_agent;
 use crate::monitor::Monitor;
 
 /// How long a check of everything may take.
@@ -76,6 +79,11 @@ async fn one(desk: &Desk, request: &GuestRequest) -> Answer {
             }
             Ok(Value::Null)
         }
+        GuestRequest::Pause => act(desk, Action::Pause).await,
+        GuestRequest::Unpause => act(desk, Action::Unpause).await,
+        GuestRequest::Reset => act(desk, Action::Reset).await,
+        GuestRequest::SoftReboot => act(desk, Action::SoftReboot).await,
+        GuestRequest::Agent { request } => agent(desk, request.clone()).await,
         GuestRequest::Logs { .. } | GuestRequest::Console => Err(("Malformed", "a stream".to_owned())),
     }
 }
@@ -105,6 +113,28 @@ async fn audit(desk: &Desk) -> Answer {
         Ok(()) => certificate(desk),
         Err(_) => Err(("NotReady", "the guest's launcher does not come to check".to_owned())),
     }
+}
+
+fn running(desk: &Desk) -> Result<Arc<dyn RunningGuest>, (&'static str, String)> {
+    desk.monitor.guest().ok_or(("NotReady", "the guest does not run yet, or no longer".to_owned()))
+}
+
+async fn act(desk: &Desk, action: Action) -> Answer {
+    let guest = running(desk)?;
+    let failed = move |e: &(dyn std::error::Error + 'static)| {
+        ("Failed", format!("cannot {} the guest: {}", action.verb(), chain(e)))
+    };
+    waited(move || guest.act(action).map(|()| Value::Null).map_err(|e| failed(e.as_ref()))).await
+}
+
+async fn agent(desk: &Desk, request: AgentRequest) -> Answer {
+    let guest = running(desk)?;
+    waited(move || guest_agent::ask(guest.agent(), &request).map_err(|e| (e.reason(), chain(&e)))).await
+}
+
+/// Does what may take a while on a thread of its own, which is born where this one is: others are answered meanwhile.
+async fn waited(work: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(("Failed", e.to_string())))
 }
 
 fn signal(signal: Signal) -> Result<(), (&'static str, String)> {

@@ -1,8 +1,9 @@
 //! The guest's socket: its state, its console and its end, for whoever may ask.
 //!
 //! Owns a thread on housekeeping CPUs, with no privilege left, and the serial console's far end: what the guest
-//! prints goes to standard output, into a bounded memory, and to everybody who follows. Requests that change
-//! something reach the session as signals, so that they are carried out where all else is. It must never wait for a
+//! prints goes to standard output, into a bounded memory, and to everybody who follows. Requests for a check
+//! or the end reach the session as signals, so that they are carried out where all else is; those to the guest itself
+//! go straight to it, on a thread that may wait. It must never wait for a
 //! reader.
 
 mod answer;

@@ -182,6 +182,19 @@ impl Vcpu {
         }
     }
 
+    /// Tells a guest that uses KVM's clock that it was paused, so that its watchdogs do not take the gap for a hang
+    /// (`KVM_KVMCLOCK_CTRL`).
+    ///
+    /// # Errors
+    /// [`KvmError::Vcpu`].
+    pub fn was_paused(&self) -> Result<(), KvmError> {
+        match self.fd.kvmclock_ctrl() {
+            // It does not use that clock.
+            Err(e) if e.errno() == libc::EINVAL => Ok(()),
+            told => told.map_err(KvmError::vcpu(self.index, "tell the pause")),
+        }
+    }
+
     /// Completes the instruction that the last exit was about: KVM finishes it at the next entry
     /// only, perhaps with further exits. A string instruction may never end: it is left half done.
     pub fn complete(&mut self, io: &dyn IoHandler) {

@@ -1,6 +1,6 @@
-//! The gate that vCPU threads wait at: armed, running, parked for a reboot, or ended.
+//! The gate that vCPU threads wait at: armed, running, paused, parked for a reboot, or ended.
 //!
-//! Any thread may ask for the end or a reset; the first to ask wins. vCPU threads park at the gate; the
+//! Any thread may pause the guest, or ask for the end or a reset; the first to ask wins. vCPU threads park at the gate; the
 //! supervisor, on the emulator's thread, waits for all of them and then decides what is next.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +38,8 @@ pub(crate) enum Request {
 pub(crate) enum Next {
     /// Reset the vCPU and run it; `Some` for the one that boots.
     Run(BootEntry),
+    /// Go on where it was: it was paused.
+    Resume,
     /// End the thread.
     End,
 }
@@ -53,6 +55,7 @@ enum Goal {
 struct Inner {
     goal: Goal,
     epoch: u64,
+    paused: bool,
     request: Option<Request>,
     parked: usize,
     /// vCPU threads that are gone before the end.
@@ -82,6 +85,7 @@ impl Gate {
         let inner = Inner {
             goal: Goal::Park,
             epoch: 0,
+            paused: false,
             request: None,
             parked: 0,
             absent: 0,
@@ -103,7 +107,7 @@ impl Gate {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits, on a vCPU's thread, until the gate opens for an epoch this vCPU has not run in.
+    /// Waits, on a vCPU's thread, until the gate opens: for an epoch this vCPU has not run in, or again after a pause.
     /// Its kicker is kept from here on.
     pub(crate) fn pass(&self, vcpu: usize, seen: &mut u64) -> Next {
         let mut inner = self.lock();
@@ -111,10 +115,11 @@ impl Gate {
         self.changed.notify_all();
         loop {
             match inner.goal {
-                Goal::Run { epoch, entry } if epoch != *seen => {
-                    *seen = epoch;
+                Goal::Run { epoch, entry } if !inner.paused => {
                     inner.parked -= 1;
-                    return Next::Run(entry);
+                    let next = if epoch == *seen { Next::Resume } else { Next::Run(entry) };
+                    *seen = epoch;
+                    return next;
                 }
                 Goal::End => {
                     if let Some(kicker) = inner.kickers.get_mut(vcpu) {
@@ -147,15 +152,47 @@ impl Gate {
     /// Lets all vCPUs start from `entry`, unless the end has come or was asked for meanwhile.
     pub(crate) fn open(&self, entry: BootEntry) {
         let mut inner = self.lock();
-        if matches!(inner.goal, Goal::End) || matches!(inner.request, Some(Request::End(_))) {
+        if Self::ends(&inner) {
             return;
         }
         inner.epoch += 1;
         inner.opened = Some(Instant::now());
         inner.request = None;
         inner.goal = Goal::Run { epoch: inner.epoch, entry };
-        self.open.store(true, Ordering::Release);
+        self.open.store(!inner.paused, Ordering::Release);
         self.changed.notify_all();
+    }
+
+    /// Gets all vCPUs out of the guest and keeps them out, through a reset too, until [`Gate::resume`]. Returns when
+    /// they are out; `false` where the guest has ended, or its end was asked for.
+    pub(crate) fn pause(&self) -> bool {
+        let mut inner = self.lock();
+        inner.paused = true;
+        self.open.store(false, Ordering::Release);
+        inner.kickers.iter().flatten().for_each(Kicker::kick);
+        while matches!(inner.goal, Goal::Run { .. }) && inner.parked + inner.absent < self.vcpus {
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        !Self::ends(&inner)
+    }
+
+    /// Lets them go on; `false` as for [`Gate::pause`].
+    pub(crate) fn resume(&self) -> bool {
+        let mut inner = self.lock();
+        inner.paused = false;
+        let runs = matches!(inner.goal, Goal::Run { .. });
+        self.open.store(runs, Ordering::Release);
+        self.changed.notify_all();
+        !Self::ends(&inner)
+    }
+
+    /// Whether somebody has paused it.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.lock().paused
+    }
+
+    fn ends(inner: &Inner) -> bool {
+        matches!(inner.goal, Goal::End) || matches!(inner.request, Some(Request::End(_)))
     }
 
     /// Asks for a reset or the end. The first to ask wins, but the end wins over a reset.
@@ -287,14 +324,19 @@ mod tests {
     fn vcpus(gate: &Arc<Gate>, count: usize, all: &Runs) -> Vec<thread::JoinHandle<u32>> {
         let body = |gate: Arc<Gate>, vcpu, all: Runs| {
             let (mut seen, mut runs) = (0, 0);
-            while let Next::Run(_) = gate.pass(vcpu, &mut seen) {
-                runs += 1;
-                all.fetch_add(1, Ordering::SeqCst);
+            loop {
+                match gate.pass(vcpu, &mut seen) {
+                    Next::Run(_) => {
+                        runs += 1;
+                        all.fetch_add(1, Ordering::SeqCst);
+                    }
+                    Next::Resume => drop(all.fetch_add(1000, Ordering::SeqCst)),
+                    Next::End => return runs,
+                }
                 while gate.is_open() {
                     thread::yield_now();
                 }
             }
-            runs
         };
         (0..count)
             .map(|vcpu| (Arc::clone(gate), Arc::clone(all), vcpu))
@@ -342,6 +384,43 @@ mod tests {
         gate.end(GuestEnd::PoweredOff);
         gate.end(GuestEnd::Stopped);
         assert_eq!(gate.how_ended(), Some(GuestEnd::PoweredOff));
+    }
+
+    #[test]
+    fn who_is_paused_goes_on_where_it_was() {
+        let (gate, all) = (gate(2), Runs::default());
+        let threads = vcpus(&gate, 2, &all);
+        gate.open(entry());
+        while all.load(Ordering::SeqCst) < 2 {
+            thread::yield_now();
+        }
+        for round in 1..=50 {
+            assert!(gate.pause() && gate.is_paused());
+            assert_eq!(gate.lock().parked, 2);
+            assert!(gate.resume() && !gate.is_paused());
+            while all.load(Ordering::SeqCst) < 2 + 2000 * round {
+                thread::yield_now();
+            }
+        }
+        gate.end(GuestEnd::Stopped);
+        assert!(!gate.pause() && !gate.resume());
+        assert_eq!(runs(threads), [1, 1], "they started once");
+    }
+
+    #[test]
+    fn a_paused_guest_stays_paused_through_a_reset_and_can_be_ended() {
+        let (gate, all) = (gate(1), Runs::default());
+        let threads = vcpus(&gate, 1, &all);
+        gate.open(entry());
+        assert!(gate.pause());
+        gate.reset();
+        assert_eq!(gate.wait_parked(), Some(Request::Reset));
+        gate.open(entry());
+        assert!(!gate.is_open(), "it is paused still");
+        gate.request(Request::End(GuestEnd::Stopped));
+        assert_eq!(gate.wait_parked(), Some(Request::End(GuestEnd::Stopped)));
+        gate.end(GuestEnd::Stopped);
+        runs(threads);
     }
 
     #[test]

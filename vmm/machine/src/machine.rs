@@ -223,6 +223,28 @@ impl RunningMachine {
         self.parts.gate.request(Request::End(GuestEnd::Stopped));
     }
 
+    /// Resets it at once, as its reset button would.
+    pub fn reset(&self) {
+        self.parts.gate.request(Request::Reset);
+    }
+
+    /// Stops its vCPUs where they are, and returns once they are out of the guest. Devices end what they have begun.
+    /// `false` where the guest has ended or is about to.
+    pub fn pause(&self) -> bool {
+        self.parts.gate.pause()
+    }
+
+    /// Lets its vCPUs go on. `false` as for [`RunningMachine::pause`].
+    pub fn resume(&self) -> bool {
+        self.parts.gate.resume()
+    }
+
+    /// Whether it is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.parts.gate.is_paused()
+    }
+
     /// Readable once the guest has ended, from then on.
     #[must_use]
     pub fn ended_fd(&self) -> BorrowedFd<'_> {

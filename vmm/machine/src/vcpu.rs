@@ -41,8 +41,13 @@ impl Body {
             Err(e) => self.fail(&e),
         }
         let mut seen = 0;
-        while let Next::Run(entry) = self.gate.pass(slot, &mut seen) {
-            if let Err(e) = self.vcpu.reset((index == 0).then_some(&entry)) {
+        loop {
+            let reset = match self.gate.pass(slot, &mut seen) {
+                Next::Run(entry) => self.vcpu.reset((index == 0).then_some(&entry)),
+                Next::Resume => self.vcpu.was_paused(),
+                Next::End => return,
+            };
+            if let Err(e) = reset {
                 self.fail(&e);
                 continue;
             }

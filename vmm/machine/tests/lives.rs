@@ -248,6 +248,43 @@ fn a_guest_that_spins_is_stopped_by_force() {
 }
 
 #[test]
+fn a_paused_guest_does_nothing_and_goes_on_where_it_was() {
+    // Prints for ever: the jump is back over itself and the seven bytes before.
+    let code = [print(b"."), vec![0xeb, 0xf7]].concat();
+    let Some(machine) = arm(config(&code, 2, None)) else { return };
+    let machine = machine.run();
+    let exits = || machine.stats().vcpus.iter().map(|v| v.port).sum::<u64>();
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < HUNG, "{what}: {:?}", machine.end());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    until("it runs", &|| exits() > 0);
+    for _ in 0..20 {
+        assert!(machine.pause() && machine.is_paused());
+        let at = exits();
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(exits(), at);
+        assert!(machine.resume() && !machine.is_paused());
+        until("it goes on", &|| exits() > at);
+    }
+    assert!(machine.pause());
+    machine.reset();
+    until("it is reset", &|| machine.stats().reboots == 1);
+    let at = exits();
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!(exits(), at, "a reset does not end the pause");
+    assert!(machine.resume());
+    until("it runs again", &|| exits() > at);
+    assert!(machine.pause());
+    machine.stop();
+    assert_eq!(end(&machine), GuestEnd::Stopped);
+    assert!(!machine.resume());
+}
+
+#[test]
 fn an_armed_machine_has_its_threads_and_memory_and_executes_nothing() {
     let (reader, writer) = nix::unistd::pipe().unwrap();
     let Some(machine) = arm(config(&[print(b"x"), power_off()].concat(), 3, Some(writer))) else { return };

@@ -24,7 +24,7 @@ const ROOT_START: u64 = ESP_START + ESP_BYTES / 512;
 const DISK_BYTES: u64 = 1536 << 20;
 /// What a host for libvirt has, and what Pinion's programs are linked to.
 const LIBVIRT_PACKAGES: &str = "libvirt-daemon-system,qemu-system-x86,qemu-utils,ovmf,libhwloc15,libudev1,iproute2,procps,\
-    passwd,libvirt-clients,python3-minimal";
+    passwd,libvirt-clients,python3-minimal,swtpm,swtpm-tools";
 const LIBVIRT_BYTES: u64 = 2 << 30;
 /// Sets that host up while it is a folder.
 const LIBVIRT_CONFIGURE: &str = include_str!("libvirt.sh");
@@ -93,6 +93,10 @@ pub struct LibvirtRoot {
 }
 
 impl LibvirtRoot {
+    /// A script for a lab host that has it as its first disk: makes it a host with libvirt, which is started, by mounting
+    /// system folders of this root over its own. It keeps its own tools, modules and Pinion's programs.
+    pub const ENTER: &str = include_str!("enter.sh");
+
     /// From the cache, else made: about a minute, and the network.
     ///
     /// # Errors

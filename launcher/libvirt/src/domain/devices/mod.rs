@@ -4,7 +4,7 @@ mod desktop;
 mod disk;
 mod interface;
 
-use pinion_api::{Devices, InstanceSpec, VirtualMachineInstance};
+use pinion_api::{Devices, VirtualMachineInstance};
 use pinion_machine::Bdf;
 use pinion_planner::{Device, Placement};
 
@@ -28,11 +28,11 @@ pub(super) fn devices(instance: &VirtualMachineInstance, placement: &Placement, 
         .and_all(console(own))
         .and(agent())
         .and_all(desktop::desktop(own, assets))
-        .and_all(small(own, spec))
+        .and_all(small(own))
 }
 
 /// Devices of which there is one or none, and that have little to say.
-fn small(own: &Devices, spec: &InstanceSpec) -> Vec<Element> {
+fn small(own: &Devices) -> Vec<Element> {
     let mut devices = Vec::new();
     if own.rng.is_some() {
         let backend = Element::text("backend", "/dev/urandom").with("model", "random");
@@ -61,7 +61,6 @@ fn small(own: &Devices, spec: &InstanceSpec) -> Vec<Element> {
         let cid = Element::new("cid").with("auto", "yes");
         devices.push(Element::new("vsock").with("model", "virtio").and(cid));
     }
-    let _ = spec;
     devices
 }
 
