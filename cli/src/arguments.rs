@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Devices(DevicesOptions),
     /// Look into disk images: what is on them, and what would boot
     Image(ImageOptions),
+    /// Write a VM spec for an existing domain of libvirt, to move a VM from another platform
+    Import(ImportOptions),
     /// Put back what guests that are gone have changed of this host: interrupts, power settings, drivers
     Restore(RestoreOptions),
     /// Print the completion script of a shell
@@ -136,6 +138,44 @@ pub(crate) struct InspectImageOptions {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
     pub(crate) output: ReportFormat,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinion import web > web.yaml
+  pinion import web --connect qemu+ssh://root@old.example.com/system -n prod > web.yaml
+  virsh dumpxml --inactive web | pinion import --file - > web.yaml
+  pinion import web > web.yaml && pinion plan web.yaml
+
+The spec is printed on standard output; on standard error, a note for everything that is not
+carried over, or otherwise than it was, with what to do. Nothing is changed, here or there.
+
+Exit codes: 0 imported, 2 invalid input: nothing is printed on standard output.")]
+pub(crate) struct ImportOptions {
+    /// Domain: its name, UUID or number, as `virsh list --all` shows it
+    #[arg(value_name = "DOMAIN", required_unless_present = "file", conflicts_with = "file")]
+    pub(crate) domain: Option<String>,
+    /// Document to read instead, as `virsh dumpxml` prints it; - reads standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Where libvirt is [default: qemu:///system]
+    #[arg(short, long, value_name = "URI", conflicts_with = "file")]
+    pub(crate) connect: Option<String>,
+    /// Namespace of the VM
+    #[arg(short, long, value_name = "NAMESPACE", default_value = pinion_api::DEFAULT_NAMESPACE)]
+    pub(crate) namespace: String,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = SpecFormat::Yaml)]
+    pub(crate) output: SpecFormat,
+}
+
+/// How a spec is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SpecFormat {
+    /// As kubectl writes it
+    Yaml,
+    /// One JSON document
+    Json,
 }
 
 /// What is inside an image file.

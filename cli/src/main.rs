@@ -14,6 +14,7 @@ mod failure;
 mod guests;
 mod huge_pages;
 mod image;
+mod import;
 mod machine;
 mod output;
 mod plan;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::Doctor(options) => doctor::run(&options),
         Command::Devices(options) => devices::run(&options),
         Command::Image(options) => image::run(&options),
+        Command::Import(options) => import::run(&options),
         Command::Restore(options) => restore::run(&options),
         Command::Completion(options) => completion::run(&options),
     };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pinion_api::VirtualMachineInstance;
-use pinion_libvirt::{Assets, domain};
+use pinion_libvirt::{Assets, domain, import};
 use pinion_machine::{CpuId, CpuSet, NodeId, PageSize};
 use pinion_planner::{Cell, Device, Emulator, IoThread, Placement, Vcpu};
 use serde_json::{Value, json};
@@ -269,4 +269,96 @@ fn a_name_gives_the_same_identity_each_time() {
     let case = Case::new("plain", json!({}));
     let document = || domain(&case.instance(), &case.placement(&case.instance()), &case.assets());
     assert_eq!(document(), document());
+}
+
+/// How documents differ after they were imported and written again, by cases. But for the SCSI unit, which the importer
+/// makes a disk, they lack what the checks of specs do not let through yet. All else is as it was.
+const CHANGED: &[(&str, &[&str])] = &[
+    (
+        "disks",
+        &[
+            r#"-<disk type="block" device="lun">"#,
+            r#"-<driver name="qemu" type="raw" cache="writeback" error_policy="stop" discard="unmap"/>"#,
+            r#"+<disk type="block" device="disk">"#,
+            r#"+<driver name="qemu" type="raw" cache="writeback" error_policy="report" discard="unmap"/>"#,
+        ],
+    ),
+    ("interfaces", &[r#"-<boot order="1"/>"#, r#"-<link state="down"/>"#, r#"+<link state="up"/>"#]),
+    (
+        "timers",
+        &[
+            r#"-<timer name="pit" present="yes" tickpolicy="delay"/>"#,
+            r#"-<timer name="rtc" present="yes" tickpolicy="catchup" track="guest"/>"#,
+            r#"+<timer name="rtc" present="yes"/>"#,
+        ],
+    ),
+    ("features", &[r#"-<apic eoi="on"/>"#, "+<acpi/>", "+<apic/>"]),
+    (
+        "tpm",
+        &[
+            r#"-<tpm model="tpm-crb">"#,
+            r#"-<backend type="emulator" version="2.0" persistent_state="yes"/>"#,
+            "-</tpm>",
+        ],
+    ),
+    (
+        "small-devices",
+        &[
+            r#"-<memballoon model="virtio"/>"#,
+            r#"+<memballoon model="none"/>"#,
+            r#"-<vsock model="virtio">"#,
+            r#"-<cid auto="yes"/>"#,
+            "-</vsock>",
+        ],
+    ),
+    (
+        "no-console",
+        &[
+            r#"+<serial type="pty">"#,
+            r#"+<target port="0"/>"#,
+            "+</serial>",
+            r#"+<console type="pty">"#,
+            r#"+<target type="serial" port="0"/>"#,
+            "+</console>",
+        ],
+    ),
+    ("windows", &[r#"-<tpm model="tpm-crb">"#, r#"-<backend type="emulator" version="2.0"/>"#, "-</tpm>"]),
+];
+
+/// Lines that only one of two documents has, in their order: `-` the first, `+` the second.
+fn differences(before: &str, after: &str) -> Vec<String> {
+    let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    // Longest common subsequence of what follows each pair of lines.
+    let mut common = vec![vec![0_u32; after.len() + 1]; before.len() + 1];
+    for a in (0..before.len()).rev() {
+        for b in (0..after.len()).rev() {
+            let same = (before[a] == after[b]).then(|| common[a + 1][b + 1] + 1);
+            common[a][b] = same.unwrap_or(common[a + 1][b].max(common[a][b + 1]));
+        }
+    }
+    let (mut a, mut b, mut lines) = (0, 0, Vec::new());
+    while a < before.len() || b < after.len() {
+        if a < before.len() && b < after.len() && before[a] == after[b] {
+            (a, b) = (a + 1, b + 1);
+        } else if b == after.len() || (a < before.len() && common[a + 1][b] >= common[a][b + 1]) {
+            lines.push(format!("-{}", before[a].trim()));
+            a += 1;
+        } else {
+            lines.push(format!("+{}", after[b].trim()));
+            b += 1;
+        }
+    }
+    lines
+}
+
+#[test]
+fn a_document_that_is_imported_and_written_again_is_the_same() {
+    for case in cases() {
+        let first = case.instance();
+        let before = domain(&first, &case.placement(&first), &case.assets());
+        let imported = import(before.as_bytes(), "default").unwrap().instance;
+        let after = domain(&imported, &case.placement(&imported), &case.assets());
+        let expected = CHANGED.iter().find(|(name, _)| *name == case.name).map(|(_, lines)| *lines);
+        assert_eq!(differences(&before, &after), expected.unwrap_or_default(), "{}", case.name);
+    }
 }

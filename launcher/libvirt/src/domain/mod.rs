@@ -75,7 +75,12 @@ pub fn name(instance: &VirtualMachineInstance) -> String {
 fn uuid(instance: &VirtualMachineInstance) -> Uuid {
     let given = instance.spec.domain.firmware.as_ref().and_then(|f| f.uuid.as_deref());
     let given = given.and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| Uuid::new_v5(&NAMESPACE, instance.name().as_bytes()))
+    given.unwrap_or_else(|| made_uuid(instance.name()))
+}
+
+/// Always the same for a name.
+pub(crate) fn made_uuid(name: &str) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
 /// libvirt's words for a switch.
