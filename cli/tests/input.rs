@@ -156,7 +156,7 @@ fn every_format_of_every_command_is_what_it_says() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(String::from_utf8_lossy(&pinion(&["completion", shell]).stdout).contains("pinion"));
     }
-    for command in ["topology", "plan", "run", "doctor", "devices", "completion"] {
+    for command in ["topology", "plan", "run", "doctor", "devices", "import", "completion"] {
         let help = String::from_utf8_lossy(&pinion(&[command, "--help"]).stdout).into_owned();
         assert!(help.contains("Examples:"), "{command}: {help}");
     }

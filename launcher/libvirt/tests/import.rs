@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use pinion_libvirt::{Fault, ImportError, MOST_BYTES, import};
+use pinion_libvirt::{Fault, ImportError, MOST_BYTES, Note, import};
+use serde_json::{Value, json};
 
 /// Documents as other programs write them.
 const FOREIGN: [&str; 5] = ["bios-ide", "q35-uefi-tpm", "windows", "pinned-numa", "openstack-rbd"];
@@ -60,7 +61,7 @@ fn json_is_the_same_spec_and_standard_input_the_same_document() {
     let path = file("windows");
     let yaml = program(&["import", "-f", path.to_str().unwrap(), "-n", "lab"], None);
     let json = program(&["import", "-f", "-", "-n", "lab", "-o", "json"], Some(&path));
-    let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let value: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(pinion_api::plain_yaml(&text(&yaml.stdout)).unwrap(), value);
     assert_eq!((&value["metadata"]["namespace"], yaml.stderr), (&"lab".into(), json.stderr));
 }
@@ -145,6 +146,154 @@ fn everything_that_is_wrong_is_told_at_once_by_its_path() {
         "/domain/devices/hostdev[1]/source/address",
     ];
     assert_eq!(paths, expected, "{faults:#?}");
+}
+
+/// A spec as JSON, and its notes in a line each.
+fn imported(document: &str) -> (Value, String) {
+    let imported = import(document.as_bytes(), "default").unwrap();
+    let notes: Vec<String> = imported.notes.iter().map(ToString::to_string).collect();
+    (serde_json::to_value(imported.instance).unwrap(), notes.join("\n"))
+}
+
+#[test]
+fn fields_are_those_that_say_the_same() {
+    let (cpu, clock) = ("/spec/domain/cpu", "/spec/domain/clock");
+    for (name, old, new, field, expected) in [
+        ("pinned-numa", "cpuset=\"62\"", "cpuset=\"2\"", format!("{cpu}/dedicatedCpuPlacement"), json!(true)),
+        (
+            "pinned-numa",
+            "cpuset=\"0,40\"",
+            "cpuset=\"0-3\"",
+            format!("{cpu}/isolateEmulatorThread"),
+            Value::Null,
+        ),
+        ("pinned-numa", "1-7,^4", "0-7,^4", format!("{cpu}/realtime"), json!({})),
+        ("pinned-numa", "host-passthrough", "maximum", format!("{cpu}/model"), json!("host-passthrough")),
+        (
+            "openstack-rbd",
+            "cpuset=\"4-15\"",
+            "cpuset=\"4\"",
+            format!("{cpu}/dedicatedCpuPlacement"),
+            Value::Null,
+        ),
+        ("openstack-rbd", "8388608", "8388607", "/spec/domain/memory/guest".into(), json!("8Gi")),
+        (
+            "openstack-rbd",
+            "<clock offset=\"utc\"",
+            "<clock offset=\"variable\" adjustment=\"-60\" basis=\"utc\"",
+            format!("{clock}/utc/offsetSeconds"),
+            json!(-60),
+        ),
+        (
+            "openstack-rbd",
+            "<clock offset=\"utc\"",
+            "<clock offset=\"timezone\" timezone=\"Asia/Tokyo\"",
+            format!("{clock}/timezone"),
+            json!("Asia/Tokyo"),
+        ),
+        (
+            "windows",
+            "iothread=\"1\"",
+            "iothread=\"2\"",
+            "/spec/domain/devices/disks/0/dedicatedIOThread".into(),
+            Value::Null,
+        ),
+        (
+            "windows",
+            "<hyperv mode=\"custom\">",
+            "<hyperv mode=\"passthrough\">",
+            "/spec/domain/features/hypervPassthrough".into(),
+            json!({}),
+        ),
+        (
+            "windows",
+            "<on_reboot>destroy",
+            "<on_reboot>restart",
+            "/spec/domain/rebootPolicy".into(),
+            Value::Null,
+        ),
+        (
+            "bios-ide",
+            "<os>",
+            "<os><bios useserial='yes'/>",
+            "/spec/domain/firmware/bootloader/bios/useSerial".into(),
+            json!(true),
+        ),
+        ("bios-ide", " current='1'", "", format!("{cpu}/sockets"), json!(2)),
+        (
+            "bios-ide",
+            "<target dev='hda' bus='ide'/>",
+            "<target dev='vda'/>",
+            "/spec/domain/devices/disks/0/disk/bus".into(),
+            json!("virtio"),
+        ),
+    ] {
+        let (spec, notes) = imported(&with(name, &[(old, new)]));
+        let found = spec.pointer(&field).cloned().unwrap_or_default();
+        assert_eq!(found, expected, "{name}, {new}: {field}\n{notes}");
+    }
+}
+
+#[test]
+fn notes_say_what_to_do() {
+    for (name, old, new, note) in [
+        (
+            "pinned-numa",
+            "nodeset=\"0-1\"/>\n    </huge",
+            "nodeset=\"1\"/>\n    </huge",
+            "/domain/memoryBacking/hugepages: all cells",
+        ),
+        (
+            "pinned-numa",
+            "unit=\"G\" nodeset=\"0-1\"/>",
+            "unit=\"G\"/><page size=\"2\" unit=\"M\"/>",
+            "all of 2Mi",
+        ),
+        (
+            "pinned-numa",
+            " managed=\"no\"/>\n      <model",
+            "/>\n      <model",
+            "interface[1]/target: the tap device has to be there",
+        ),
+        (
+            "pinned-numa",
+            "cpuset=\"62\"",
+            "cpuset=\"2\"",
+            "vcpusched[1]: real-time vCPUs need CPUs of their own",
+        ),
+        (
+            "pinned-numa",
+            "<memory unit=\"KiB\">33554432",
+            "<memory unit=\"KiB\">33554431",
+            "/domain/memory: 34359737344 bytes: the cells have",
+        ),
+        (
+            "windows",
+            "<source network=",
+            "<source portgroup=\"p\" network=",
+            "interface[2]/source/@portgroup: \"p\": not carried over",
+        ),
+        ("windows", "iothread=\"3\"", "queues=\"8\"", "/domain/devices/controller/driver: not carried over"),
+        (
+            "windows",
+            "model=\"virtio-scsi\"",
+            "model=\"lsilogic\"",
+            "\"lsilogic\": SCSI disks are on a virtio controller",
+        ),
+        (
+            "windows",
+            "offset=\"localtime\"",
+            "offset=\"absolute\" start=\"0\"",
+            "/domain/clock: offset \"absolute\"",
+        ),
+        ("bios-ide", "<boot dev='network'/>", "<boot dev='fd'/>", "/domain/os/boot[3]: \"fd\""),
+        ("bios-ide", "type='kvm' id", "type='qemu' id", "/domain/@type: the guest ran by emulation"),
+        ("bios-ide", "<vcpu ", "<vcpu cpuset='1-2' ", "/domain/vcpu/@cpuset: \"1-2\""),
+        ("q35-uefi-tpm", "iothread=\"1\" ", "", "/domain/iothreads: no virtio disk"),
+    ] {
+        let (_, notes) = imported(&with(name, &[(old, new)]));
+        assert!(notes.contains(note), "{name}, {new}: no {note:?} in\n{notes}");
+    }
 }
 
 #[test]
@@ -244,4 +393,44 @@ fn a_domain_is_asked_for_by_name_number_or_uuid() {
     let output = program(&["import", "--connect", "nowhere:///", "test"], None);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("Cannot reach libvirt at \"nowhere:///\""));
+}
+
+/// Elements in which nothing is looked for: places on the guest's buses, controllers, which the first's note counts, and
+/// what each guest has anyway (console, agent's channel, no balloon, no backing file).
+const BARE: [&str; 7] =
+    ["address", "controller", "serial", "console", "channel", "memballoon", "backingStore"];
+
+/// Where an element is, as notes say it.
+fn path(node: roxmltree::Node<'_, '_>) -> String {
+    let same = |other: &roxmltree::Node<'_, '_>| other.is_element() && other.tag_name() == node.tag_name();
+    let Some(parent) = node.parent_element() else { return "/domain".to_owned() };
+    let all: Vec<_> = parent.children().filter(same).collect();
+    let number = all.iter().position(|other| *other == node).map_or(0, |at| at + 1);
+    let number = if all.len() > 1 { format!("[{number}]") } else { String::new() };
+    format!("{}/{}{number}", path(parent), node.tag_name().name())
+}
+
+#[test]
+fn what_nobody_has_heard_of_is_noted_wherever_it_is() {
+    for name in FOREIGN {
+        let document = fs::read_to_string(file(name)).unwrap();
+        let notes = |document: &str| import(document.as_bytes(), "default").unwrap().notes;
+        let usual = notes(&document);
+        let tree = roxmltree::Document::parse(&document).unwrap();
+        for node in tree.descendants().filter(|node| node.is_element()) {
+            let start = node.range().start + 1;
+            let end = document[start..].find(|c: char| c.is_whitespace() || "/>".contains(c)).unwrap();
+            let mut changed = document.clone();
+            changed.insert_str(start + end, " unheard-of=''");
+            // What is noted as a whole needs no note for a part.
+            let as_a_whole = |note: &Note| {
+                let above = node.ancestors().filter(|node| node.is_element()).map(path);
+                above.filter(|path| path.matches('/').count() > 2).any(|path| path == note.path)
+                    || (note.path.matches('/').count() == 2 && path(node).starts_with(&note.path))
+            };
+            let bare = node.ancestors().any(|node| BARE.contains(&node.tag_name().name()));
+            let told = bare || notes(&changed) != usual || usual.iter().any(as_a_whole);
+            assert!(told, "{name}: {}", path(node));
+        }
+    }
 }

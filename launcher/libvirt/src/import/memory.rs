@@ -1,5 +1,7 @@
 //! Memory: how much, and on which pages.
 
+use std::collections::BTreeSet;
+
 use pinion_api::{HUGE_PAGES, Hugepages, InstanceSpec, Memory, ORDINARY_PAGE, Quantity};
 
 use super::Fault;
@@ -7,6 +9,9 @@ use super::source::Part;
 
 /// What libvirt takes where pages have no size: the host's default, which is this on x86-64.
 const USUAL_HUGE_PAGE: u64 = 2 << 20;
+
+/// Most sizes of pages that are read: there are two.
+const MOST_PAGES: usize = 64;
 
 pub(super) fn memory(domain: Part<'_>, spec: &mut InstanceSpec) {
     let Some(element) = domain.child("memory") else {
@@ -21,7 +26,8 @@ pub(super) fn memory(domain: Part<'_>, spec: &mut InstanceSpec) {
         );
     }
     let Some(given) = element.bytes() else { return };
-    let bytes = of_cells(domain).unwrap_or(given);
+    let (cells, together) = of_cells(domain);
+    let bytes = together.unwrap_or(given);
     if bytes != given {
         element
             .note(format!("{given} bytes: the cells have {bytes} together, and that is what the guest has"));
@@ -31,7 +37,7 @@ pub(super) fn memory(domain: Part<'_>, spec: &mut InstanceSpec) {
     {
         current.note("the guest has all its memory from the start: there is no balloon");
     }
-    let page = domain.child("memoryBacking").and_then(backing);
+    let page = domain.child("memoryBacking").and_then(|element| backing(element, cells));
     let whole = page.unwrap_or(ORDINARY_PAGE);
     let Some(rounded) = bytes.checked_next_multiple_of(whole) else {
         let text = bytes.to_string();
@@ -46,21 +52,20 @@ pub(super) fn memory(domain: Part<'_>, spec: &mut InstanceSpec) {
         Some(Memory { guest: Some(Quantity::from_bytes(rounded)), hugepages, ..Memory::default() });
 }
 
-/// The memory of all cells, where each has some: libvirt goes by that.
-fn of_cells(domain: Part<'_>) -> Option<u64> {
-    let numa = domain.child("cpu")?.child("numa")?;
-    let mut total: u64 = 0;
-    for cell in numa.children("cell") {
-        total = total.checked_add(cell.bytes_of("memory")?)?;
-    }
-    (total > 0).then_some(total)
+/// How many cells there are, and the memory of all where each has some: libvirt goes by that.
+fn of_cells(domain: Part<'_>) -> (usize, Option<u64>) {
+    let numa = domain.child("cpu").and_then(|cpu| cpu.child("numa"));
+    let cells: Vec<Part<'_>> = numa.into_iter().flat_map(|numa| numa.children("cell")).collect();
+    let bytes = |total: u64, cell: &Part<'_>| total.checked_add(cell.bytes_of("memory")?);
+    let total = cells.iter().try_fold(0, bytes);
+    (cells.len(), total.filter(|bytes| *bytes > 0))
 }
 
 /// The size of the huge pages, where it has some; the rest is how Pinion backs guests anyway, or noted.
-fn backing(backing: Part<'_>) -> Option<u64> {
-    let page = backing.child("hugepages").and_then(hugepages);
+fn backing(backing: Part<'_>, cells: usize) -> Option<u64> {
+    let page = backing.child("hugepages").and_then(|element| hugepages(element, cells));
     // Pages of guests are never merged.
-    backing.skip("nosharepages");
+    backing.has("nosharepages");
     if let Some(locked) = backing.child("locked") {
         locked.note("memory is there from the start and, for real-time vCPUs, locked");
     }
@@ -81,14 +86,16 @@ fn backing(backing: Part<'_>) -> Option<u64> {
     page
 }
 
-fn hugepages(hugepages: Part<'_>) -> Option<u64> {
+fn hugepages(hugepages: Part<'_>, cells: usize) -> Option<u64> {
     let mut sizes: Vec<u64> = Vec::new();
-    let mut given = false;
-    for page in hugepages.children("page") {
+    let (mut given, mut bounded, mut covered) = (false, false, BTreeSet::new());
+    for page in hugepages.children("page").take(MOST_PAGES) {
         given = true;
         page.gives("spec.domain.memory.hugepages");
-        // Which cells have which is planned anew.
-        page.attribute("nodeset");
+        if let Some(cells) = page.cpus("nodeset") {
+            bounded = true;
+            covered.extend(cells);
+        }
         sizes.extend(page.bytes_of("size"));
     }
     hugepages.gives("spec.domain.memory.hugepages");
@@ -97,6 +104,9 @@ fn hugepages(hugepages: Part<'_>) -> Option<u64> {
     sizes.retain(|bytes| *bytes > ORDINARY_PAGE);
     if let [first, _, ..] = sizes.as_slice() {
         hugepages.note(format!("a guest has huge pages of one size: all of {}", page_name(*first)));
+    }
+    if bounded && covered.len() < cells {
+        hugepages.note("all cells of the guest have pages of that size");
     }
     if given { sizes.first().copied() } else { Some(USUAL_HUGE_PAGE) }
 }

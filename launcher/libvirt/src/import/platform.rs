@@ -18,12 +18,12 @@ fn features(domain: Part<'_>, spec: &mut InstanceSpec) {
     let mut own = Features::default();
     let features = domain.child("features");
     features.unwrap_or(domain).gives("spec.domain.features");
-    if !features.is_some_and(|f| f.skip("acpi")) {
+    if !features.is_some_and(|f| f.has("acpi")) {
         own.acpi = Some(AcpiFeature { enabled: Some(false) });
     }
     if let Some(features) = features {
         // Guests have it in any case.
-        features.skip("pae");
+        features.has("pae");
         own.apic = features.child("apic").and_then(|apic| {
             apic.gives("spec.domain.features.apic");
             apic.switch("eoi").map(|on| ApicFeature { end_of_interrupt: Some(on), ..ApicFeature::default() })

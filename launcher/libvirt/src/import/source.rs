@@ -162,9 +162,14 @@ impl<'a> Part<'a> {
         self.elements().filter(move |part| part.name() == name).inspect(Self::take)
     }
 
+    /// Takes the first element of that name, and says whether it is there.
+    pub(super) fn has(self, name: &str) -> bool {
+        self.child(name).is_some()
+    }
+
     /// Takes the first element of that name with all that is in it: it needs nothing more.
-    pub(super) fn skip(self, name: &str) -> bool {
-        self.child(name).inspect(Self::whole).is_some()
+    pub(super) fn skip(self, name: &str) {
+        self.child(name).inspect(Self::whole);
     }
 
     /// All that is in it is accounted for.

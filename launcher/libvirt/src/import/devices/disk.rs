@@ -41,7 +41,7 @@ pub(super) fn disks(
 
 fn disk(element: Part<'_>, target: Option<Part<'_>>, kind: &str, name: String) -> Disk {
     let bus = bus(element, target, kind);
-    let readonly = element.skip("readonly").then_some(true);
+    let readonly = element.has("readonly").then_some(true);
     // It is made anew at each start.
     element.attribute("snapshot");
     let mut disk = Disk { name, ..Disk::default() };
@@ -58,7 +58,7 @@ fn disk(element: Part<'_>, target: Option<Part<'_>>, kind: &str, name: String) -
     driver(element, &mut disk);
     disk.serial = element.child("serial").and_then(serial);
     disk.boot_order = element.child("boot").and_then(|boot| boot.number("order"));
-    disk.shareable = element.skip("shareable").then_some(true);
+    disk.shareable = element.has("shareable").then_some(true);
     disk.block_size = element.child("blockio").map(block_size);
     disk
 }

@@ -1,6 +1,6 @@
 //! Where the image of a disk is, and what becomes of one that a spec cannot name as it is.
 
-use pinion_api::{HostDisk, HostDiskType};
+use pinion_api::{HostDisk, HostDiskType, ImageFormat};
 
 use super::super::Fault;
 use super::super::source::{Part, quoted, shorten};
@@ -8,7 +8,7 @@ use super::MOST;
 
 /// Folder of images that have to be copied to this host.
 const FOLDER: &str = "/var/lib/pinion/images";
-/// A spec knows qcow2 by the name of the file.
+/// How the names of qcow2 images end.
 const QCOW2: &str = ".qcow2";
 
 /// What a disk holds. `None` where it holds nothing that could be carried over: then that is noted.
@@ -49,7 +49,8 @@ pub(super) fn image(disk: Part<'_>, vm: &str, name: &str) -> Option<HostDisk> {
     // A number that libvirt gives while a guest runs.
     source.attribute("index");
     Some(match format {
-        "raw" | "qcow2" => named(source, path, format),
+        "raw" => named(source, path, ImageFormat::Raw),
+        "qcow2" => named(source, path, ImageFormat::Qcow2),
         other => copied.converted(path, other),
     })
 }
@@ -63,23 +64,21 @@ fn given<'a>(source: Part<'a>, attribute: &'static str) -> Option<&'a str> {
 }
 
 /// A spec knows the format by the name, and so the name must tell it.
-fn named(source: Part<'_>, path: &str, format: &str) -> HostDisk {
-    let told = path.ends_with(QCOW2);
-    let path = match (format, told) {
-        ("qcow2", false) => renamed(source, path, QCOW2, "qcow2"),
-        ("raw", true) => renamed(source, path, ".raw", "raw"),
-        _ => path.to_owned(),
+fn named(source: Part<'_>, path: &str, format: ImageFormat) -> HostDisk {
+    let disk = HostDisk { path: path.to_owned(), kind: HostDiskType::Disk, ..HostDisk::default() };
+    if disk.format() == format {
+        return disk;
+    }
+    let (word, suffix) = match format {
+        ImageFormat::Qcow2 => ("qcow2", QCOW2),
+        ImageFormat::Raw => ("raw", ".raw"),
     };
-    HostDisk { path, kind: HostDiskType::Disk, ..HostDisk::default() }
-}
-
-fn renamed(source: Part<'_>, path: &str, suffix: &str, format: &str) -> String {
-    let new = format!("{path}{suffix}");
+    let path = format!("{path}{suffix}");
     source.note(format!(
-        "the image is {format}, which a spec knows by the name of the file: rename it to {}",
-        quoted(&new)
+        "the image is {word}, which a spec knows by the name of the file: rename it to {}",
+        quoted(&path)
     ));
-    new
+    HostDisk { path, ..disk }
 }
 
 /// An image that is not on this host, or not in a format that is read: it has to be copied.

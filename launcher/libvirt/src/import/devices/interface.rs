@@ -56,14 +56,16 @@ fn wire(element: Part<'_>) -> Option<Wire> {
             given("bridge").map(|bridge| Wire::Host(bridge.to_owned())).or_else(|| lost(element, kind))
         }
         "network" => {
-            // Numbers that libvirt gives while a guest runs.
-            let _ = (given("portid"), given("portgroup"));
+            // A number that libvirt gives while a guest runs.
+            given("portid");
             let name = given("network").unwrap_or_default();
             Some(Wire::Host(of_network(element, name, given("bridge"))))
         }
         "ethernet" => {
             let tap = element.child("target").and_then(|target| {
-                target.attribute("managed");
+                if target.attribute("managed") != Some("no") {
+                    target.note("the tap device has to be there before the guest starts");
+                }
                 target.attribute("dev")
             });
             tap.map(|tap| Wire::Host(tap.to_owned())).or_else(|| lost(element, kind))
