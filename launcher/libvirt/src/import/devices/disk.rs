@@ -42,8 +42,6 @@ pub(super) fn disks(
 fn disk(element: Part<'_>, target: Option<Part<'_>>, kind: &str, name: String) -> Disk {
     let bus = bus(element, target, kind);
     let readonly = element.has("readonly").then_some(true);
-    // It is made anew at each start.
-    element.attribute("snapshot");
     let mut disk = Disk { name, ..Disk::default() };
     if kind == "cdrom" {
         let tray = target.and_then(|t| t.attribute("tray")).map(str::to_owned);
@@ -56,7 +54,7 @@ fn disk(element: Part<'_>, target: Option<Part<'_>>, kind: &str, name: String) -
         disk.disk = Some(DiskTarget { bus: Some(bus), readonly, pci_address: None });
     }
     driver(element, &mut disk);
-    disk.serial = element.child("serial").and_then(serial);
+    disk.serial = element.child("serial").and_then(|element| serial(element, bus));
     disk.boot_order = element.child("boot").and_then(|boot| boot.number("order"));
     disk.shareable = element.has("shareable").then_some(true);
     disk.block_size = element.child("blockio").map(block_size);
@@ -139,8 +137,8 @@ fn driver(element: Part<'_>, disk: &mut Disk) {
     }
 }
 
-/// QEMU cuts a serial number where virtio ends it, and so the guest has never seen more.
-fn serial(element: Part<'_>) -> Option<String> {
+/// QEMU cuts the serial number of a virtio disk, and so the guest has never seen more.
+fn serial(element: Part<'_>, bus: DiskBus) -> Option<String> {
     let text = element.text();
     if text.is_empty() {
         return None;
@@ -154,8 +152,9 @@ fn serial(element: Part<'_>) -> Option<String> {
     }
     let cut = text.get(..LONGEST_SERIAL).unwrap_or(text);
     if cut != text {
+        let seen = if bus == DiskBus::Virtio { "has always seen" } else { "sees now" };
         element.note(format!(
-            "{}: a serial number has at most {LONGEST_SERIAL} characters, which is all that virtio shows: {cut:?}",
+            "{}: a serial number has at most {LONGEST_SERIAL} characters, and the guest {seen} {cut:?}",
             quoted(text)
         ));
     }
