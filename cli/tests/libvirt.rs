@@ -28,6 +28,8 @@ const LEFT: &str = "for i in $(seq 300); do kill -0 $(cat /pid) 2>/dev/null || b
     virsh -q list --all | wc -l; ls /run/pinion/libvirt | wc -l; \
     cat /sys/devices/system/node/node*/hugepages/hugepages-2048kB/free_hugepages";
 const NOTHING: &str = "\n0\n0\n0\n0\n160\n160\n";
+/// On a host without huge pages.
+const NOTHING_SMALL: &str = "\n0\n0\n0\n0\n0\n";
 
 /// Starts a guest, and waits until its console says something.
 fn start(lab: &Lab, backend: &str, spec: &str, says: &str) {
@@ -115,7 +117,8 @@ fn no_daemon(lab: &Lab, spec: &str) {
 fn end(lab: &Lab) {
     must(lab, "kill $(cat /pid); sleep 1; kill $(cat /pid); true", QUICK);
     let told = sh(lab, LEFT, LONG).text();
-    assert!(told.ends_with(NOTHING), "{told}{}", must(lab, "cat /log", QUICK));
+    let nothing = [NOTHING, NOTHING_SMALL].iter().any(|nothing| told.ends_with(nothing));
+    assert!(nothing, "{told}{}", must(lab, "cat /log", QUICK));
 }
 
 /// The storage of a guest's disk is full: it stands still or sees an error, as its spec says, and goes on.
@@ -283,7 +286,51 @@ fn a_whole_debian_runs_on_qemu_and_the_agent_in_it_answers() {
         agent(lab);
         must(lab, "kill $(cat /pid)", QUICK);
         let told = sh(lab, LEFT, LONG).text();
-        assert!(told.starts_with("default/whole: the guest powered off\n0\n0\n0\n0\n"), "{told}");
+        assert_eq!(told, format!("default/whole: the guest powered off{NOTHING_SMALL}"));
+    });
+}
+
+/// By EFI firmware, and its boot loader in the EFI system partition.
+const BY_EFI: &str = "
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: efi}
+spec:
+  terminationGracePeriodSeconds: 1
+  domain:
+    memory: {guest: 640Mi}
+    firmware: {bootloader: {efi: {secureBoot: false}}}
+    devices: {disks: [{name: root, bootOrder: 1}]}
+  volumes: [{name: root, hostDisk: {path: /dev/vdb, type: Disk}}]
+";
+
+/// The emulator of the lab, QEMU 7.2, ends with an assertion where a guest of its guest writes CR8 while an interrupt is
+/// pending and that write is not intercepted, as at the end of each interrupt of EFI firmware. KVM intercepts it where the
+/// interrupt controller is QEMU's: slower, and all else is the same.
+const WITHOUT_CR8: &str = "
+    mkdir -p /usr/emulator && mv /usr/bin/qemu-system-x86_64 /usr/emulator/
+    printf '#!/bin/sh\\nexec /usr/emulator/qemu-system-x86_64 \"$@\" -machine kernel-irqchip=off -global host-x86_64-cpu.kvm-asyncpf-int=off\\n' > /usr/bin/qemu-system-x86_64
+    chmod +x /usr/bin/qemu-system-x86_64";
+
+#[test]
+fn debian_starts_on_qemu_by_efi() {
+    let Some(files) = libvirt::files(Files::new()) else { return };
+    let disk = match DebianDisk::of_debian(&Cache::of_user()) {
+        Ok(disk) => disk,
+        Err(e) => {
+            println!("skipped: {e}");
+            return;
+        }
+    };
+    let files = files.with_disk(disk.image(), Attach::Snapshot);
+    on_lab("libvirt-efi", &Shape::one_node(1792), "", &files, |lab| {
+        libvirt::start(lab);
+        must(lab, WITHOUT_CR8, QUICK);
+        start(lab, "auto", BY_EFI, "efi: EFI v2");
+        wait(lab, "Run /init as init process");
+        let log = must(lab, "cat /log", QUICK);
+        assert!(log.contains("on QEMU, through libvirt: spec.domain.firmware.bootloader: natively"), "{log}");
+        end(lab);
     });
 }
 

@@ -6,6 +6,7 @@
 //! SIGTERM, SIGINT and SIGHUP press the guest's power button, and force its end when they come again;
 //! SIGUSR1 has everything checked at once.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;
@@ -195,14 +196,14 @@ impl Session {
         self.monitor.runs(Some(Arc::clone(&guest)));
         self.monitor.reached(GuestPhase::Running);
         self.events.tell(&Event::Running);
-        let trouble = Trouble::default();
         let mut watch = Watch {
             guest,
             auditor,
             repair,
             last: certificate,
             console,
-            trouble,
+            trouble: Trouble::default(),
+            unrepaired: BTreeMap::new(),
             vectors: Vec::new(),
             deaf_until: None,
             deadline: None,
@@ -280,14 +281,12 @@ impl Session {
     /// once as it was.
     fn audit(&mut self, watch: &mut Watch, depth: Depth) {
         for (name, result) in watch.auditor.settle(&watch.last, watch.repair.as_ref()) {
-            let what = format!("{name}, a thread that the kernel made");
-            self.events.tell(&Event::Repaired { what, failure: result.err().map(|e| e.to_string()) });
+            self.tell_repair(watch, format!("{name}, a thread that is new"), result);
         }
         if self.spec.audit.repair && watch.last.verdict == Verdict::Drifted {
             for repaired in watch.auditor.repair(&watch.last, watch.repair.as_ref()) {
                 let what = format!("{} {:?}", repaired.role.as_str(), repaired.check);
-                let failure = repaired.result.err().map(|e| e.to_string());
-                self.events.tell(&Event::Repaired { what, failure });
+                self.tell_repair(watch, what, repaired.result);
             }
         }
         let checked = watch.auditor.check(depth);
@@ -301,6 +300,18 @@ impl Session {
         self.publish(&checked.certificate, &watch.auditor);
         watch.last = checked.certificate;
         self.tell_trouble(watch);
+    }
+
+    /// What fails for the same reason as the last time is not told again.
+    fn tell_repair(&mut self, watch: &mut Watch, what: String, result: io::Result<()>) {
+        let failure = result.err().map(|e| e.to_string());
+        let before = match &failure {
+            Some(why) => watch.unrepaired.insert(what.clone(), why.clone()),
+            None => watch.unrepaired.remove(&what).and(None),
+        };
+        if failure.is_none() || failure != before {
+            self.events.tell(&Event::Repaired { what, failure });
+        }
     }
 
     fn tell_trouble(&mut self, watch: &mut Watch) {
@@ -326,6 +337,8 @@ struct Watch {
     last: Certificate,
     console: Console,
     trouble: Trouble,
+    /// What could not be put back, and why.
+    unrepaired: BTreeMap<String, String>,
     /// Of each device, which set of vectors was told last.
     vectors: Vec<u64>,
     /// Until when news of devices wait.

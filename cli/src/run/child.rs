@@ -23,7 +23,6 @@ use pinion_launcher::{ConsoleMode, Event, LaunchSpec, TerminalMode};
 
 use super::hosting::{Claim, Hosting};
 use super::{Placed, report};
-use crate::backend::program;
 use crate::failure::Failure;
 
 /// Where a launcher finds its spec and writes its events.

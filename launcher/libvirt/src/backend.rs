@@ -27,6 +27,7 @@ use crate::console::{self, Wires};
 use crate::domain::{Assets, domain, name};
 use crate::error::LibvirtError;
 use crate::process;
+use crate::repair::Threads;
 use crate::running::{Running, Targets};
 
 /// The host's system daemon.
@@ -193,7 +194,16 @@ impl OpenedGuest for Opened {
         let wires = console::connect(&description, console)?;
         let targets = Targets::of(&description, &placement.devices);
         progress("threads and memory", began.elapsed());
-        Ok(Box::new(Armed { guest, pid, ended, threads, memory, wires, targets }))
+        Ok(Box::new(Armed {
+            guest,
+            pid,
+            ended,
+            threads,
+            memory,
+            wires,
+            targets,
+            emulator: placement.emulator.cpus,
+        }))
     }
 }
 
@@ -270,6 +280,7 @@ struct Armed {
     memory: Vec<(u32, Vec<Range>)>,
     wires: Wires,
     targets: Targets,
+    emulator: CpuSet,
 }
 
 impl ArmedGuest for Armed {
@@ -291,7 +302,7 @@ impl ArmedGuest for Armed {
     }
 
     fn repair(&self) -> Box<dyn Repair> {
-        Box::new(SetThreads)
+        Box::new(Threads { group: process::group(self.pid), emulator: self.emulator.clone() })
     }
 
     fn run(self: Box<Self>) -> Result<Box<dyn RunningGuest>, BackendError> {

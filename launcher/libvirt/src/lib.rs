@@ -13,6 +13,7 @@ mod domain;
 mod error;
 mod import;
 mod process;
+mod repair;
 mod running;
 mod xml;
 mod yaml;

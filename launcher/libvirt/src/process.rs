@@ -33,6 +33,14 @@ pub(crate) fn all_threads(pid: i32) -> Vec<i32> {
     tasks.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// The control group of its first thread, and of those that are neither a vCPU's nor an I/O thread; none where the host
+/// has no single tree of groups.
+pub(crate) fn group(pid: i32) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(Path::new("/sys/fs/cgroup").join(path))
+}
+
 /// vCPU and I/O threads, by the names that QEMU gives them.
 pub(crate) fn threads(pid: i32) -> io::Result<Vec<(Role, i32)>> {
     let mut found = Vec::new();

@@ -58,8 +58,20 @@ fn rng(element: Part<'_>) -> Rng {
 
 fn tpm(element: Part<'_>) -> Tpm {
     element.gives("spec.domain.devices.tpm");
-    element.whole();
-    let persistent = element.child("backend").and_then(|backend| backend.switch("persistent_state"));
+    element.skip("address");
+    element.skip("alias");
+    if let Some(model) = element.attribute("model").filter(|model| *model != "tpm-crb") {
+        element.note_attribute("model", format!("{}: the guest sees \"tpm-crb\"", quoted(model)));
+    }
+    let backend = element.child("backend");
+    for (name, own) in [("type", "emulator"), ("version", "2.0")] {
+        if let Some(backend) = backend
+            && let Some(other) = backend.attribute(name).filter(|value| *value != own)
+        {
+            backend.note_attribute(name, format!("{}: it is {own:?}, with nothing in it yet", quoted(other)));
+        }
+    }
+    let persistent = backend.and_then(|backend| backend.switch("persistent_state"));
     Tpm { persistent, ..Tpm::default() }
 }
 
