@@ -26,8 +26,10 @@ pub(crate) fn fill_in(instance: &mut VirtualMachineInstance) {
     }
 
     for disk in &mut spec.domain.devices.disks {
-        let target = disk.disk.get_or_insert_with(DiskTarget::default);
-        target.bus.get_or_insert(DiskBus::Virtio);
+        if disk.cdrom.is_none() && disk.lun.is_none() {
+            let target = disk.disk.get_or_insert_with(DiskTarget::default);
+            target.bus.get_or_insert(DiskBus::Virtio);
+        }
         disk.cache.get_or_insert(CacheMode::Writeback);
         disk.error_policy.get_or_insert(ErrorPolicy::Report);
     }

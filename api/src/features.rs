@@ -1,6 +1,6 @@
 //! `domain.features`: features of the platform, and Hyper-V's interface.
 
-use crate::schema::Status::{Libvirt, NativeOnly, Only, Part, Refused, Works};
+use crate::schema::Status::{Libvirt, NativeOnly, Only, Part, Planned, Refused, Works};
 
 /// Hyper-V.
 const HYPERV: &str = "there is no Hyper-V interface";
@@ -81,8 +81,8 @@ object! {
     "Paravirtual TLB flush."
     HypervTlbFlush {
         enabled "enabled": Option<bool>, Part, "Whether it is on; yes where absent.";
-        direct "direct": Option<FeatureState>, Part, "Direct mode.";
-        extended "extended": Option<FeatureState>, Part, "Extended ranges.";
+        direct "direct": Option<FeatureState>, Planned("libvirt is not told of it; remove it"), "Direct mode.";
+        extended "extended": Option<FeatureState>, Planned("libvirt is not told of it; remove it"), "Extended ranges.";
     }
 
     "Vendor name."

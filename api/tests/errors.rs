@@ -343,3 +343,18 @@ fn machine_rules() {
             .starts_with("spec.runStrategy: unknown value \"Sometimes\", use one of")
     );
 }
+
+#[test]
+fn platform_rules() {
+    let domain = |extra: &str| answer("cpu: {cores: 2}", &format!("cpu: {{cores: 2}}\n    {extra}"));
+    assert_eq!(
+        domain("features: {hyperv: {relaxed: {}}, hypervPassthrough: {enabled: true}}"),
+        "spec.domain.features.hypervPassthrough: passes all of Hyper-V's features on, so that hyperv says nothing: \
+         remove one of them"
+    );
+    assert_eq!(domain("features: {hyperv: {relaxed: {}}, hypervPassthrough: {enabled: false}}"), "good");
+    assert_eq!(
+        domain("clock: {timezone: Europe/Berlin, utc: {offsetSeconds: 60}}"),
+        "spec.domain.clock: the clock has a time zone or an offset from UTC: remove timezone or utc"
+    );
+}

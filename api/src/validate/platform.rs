@@ -26,4 +26,21 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
             findings.add(&path.field("clock.timer").field(name), ProblemCode::Refused, message);
         }
     }
+    one_of_two(spec, &path, findings);
+}
+
+/// What would say of the same thing that it is and that it is not.
+fn one_of_two(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findings) {
+    let features = spec.domain.features.as_ref();
+    let passed_on =
+        features.and_then(|f| f.hyperv_passthrough.as_ref()).is_some_and(|p| p.enabled != Some(false));
+    if passed_on && features.is_some_and(|f| f.hyperv.is_some()) {
+        let message = "passes all of Hyper-V's features on, so that hyperv says nothing: remove one of them";
+        findings.add(&path.field("features.hypervPassthrough"), ProblemCode::Conflict, message);
+    }
+    let clock = spec.domain.clock.as_ref();
+    if clock.is_some_and(|clock| clock.timezone.is_some() && clock.utc.is_some()) {
+        let message = "the clock has a time zone or an offset from UTC: remove timezone or utc";
+        findings.add(&path.field("clock"), ProblemCode::Conflict, message);
+    }
 }
