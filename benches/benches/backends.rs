@@ -14,7 +14,7 @@ use pinion_lab::{Attach, Cache, Files, Lab, LibvirtRoot, Shape, guest_initrd};
 use pinion_machine::CpuSet;
 use serde_json::Value;
 
-const RUNS: usize = 5;
+const RUNS: usize = 3;
 /// Emulation of a virtual machine inside a virtual machine now and then stops for good: so often a fresh host is booted.
 const HOSTS: usize = 5;
 
