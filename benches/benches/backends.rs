@@ -4,18 +4,18 @@
 //! `cargo bench -p pinion-benches --bench backends` runs it. Everything in the lab is emulated: only the ratio of what
 //! ran side by side says something. Under `cargo test` it does nothing.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark ends at the first thing that is wrong")]
+#![expect(clippy::unwrap_used, reason = "a benchmark ends at the first thing that is wrong")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pinion_benches::side_by_side::{self, LONG, median, must, three};
+use pinion_benches::side_by_side::{self, Hosts, LONG, median, must, three};
 use pinion_lab::{Attach, Cache, Files, Lab, LibvirtRoot, Shape, guest_initrd};
 use pinion_machine::CpuSet;
 use serde_json::Value;
 
 const RUNS: usize = 3;
-/// Emulation of a virtual machine inside a virtual machine now and then stops for good: so often a fresh host is booted.
+/// Lab hosts that are booted at most.
 const HOSTS: usize = 5;
 
 /// Traces what runs where, of what this shell and libvirt start; starts a guest, and waits until it is ready.
@@ -51,21 +51,12 @@ fn main() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut host = lab(folder.path());
-    let mut fresh = 1;
+    let mut hosts = Hosts::new(HOSTS, || lab(folder.path()));
     let ways = [("pinion, native", NATIVE), ("pinion, libvirt", LIBVIRT), ("plain virsh", VIRSH)];
     let mut all: Vec<Vec<Run>> = vec![Vec::new(); ways.len()];
     for _ in 0..RUNS {
         for ((name, start), runs) in ways.iter().zip(&mut all) {
-            let run = loop {
-                match measure(&host, start) {
-                    Ok(run) => break run,
-                    Err(said) if fresh == HOSTS => panic!("{name}: {said}"),
-                    Err(said) => println!("{name}: once more on a fresh host: {said}"),
-                }
-                fresh += 1;
-                host = lab(folder.path());
-            };
+            let run = hosts.measure(name, |lab| measure(lab, start)).unwrap();
             println!("{name}: {run:?}");
             runs.push(run);
         }

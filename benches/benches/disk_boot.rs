@@ -6,17 +6,19 @@
 //! `cargo bench -p pinion-benches --bench disk_boot` runs it. Everything in the lab is emulated: only the ratio of
 //! what ran side by side says something. Under `cargo test` it does nothing.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark ends at the first thing that is wrong")]
+#![expect(clippy::unwrap_used, reason = "a benchmark ends at the first thing that is wrong")]
 
 use std::path::Path;
 use std::time::Duration;
 
-use pinion_benches::side_by_side::{self, LONG, median, must, three};
+use pinion_benches::side_by_side::{self, Hosts, LONG, median, must, three};
 use pinion_lab::{Attach, Cache, DebianDisk, Files, Lab, Shape};
 
 const RUNS: usize = 3;
+/// Lab hosts that are booted at most.
+const HOSTS: usize = 4;
 /// Firmware under emulation inside emulation takes minutes.
-const WITHIN: Duration = Duration::from_secs(600);
+const WITHIN: Duration = Duration::from_secs(300);
 
 const PINION: &str = "pinion run /bench.yaml 2> /log";
 /// The last word is the firmware's.
@@ -45,12 +47,12 @@ fn main() {
     }
     let disk = DebianDisk::of_debian(&Cache::of_user()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let lab = lab(&disk, folder.path());
+    let mut hosts = Hosts::new(HOSTS, || lab(&disk, folder.path()));
     let ways = [("pinion run", PINION), ("QEMU, SeaBIOS", QEMU)];
     let mut times = vec![Vec::new(); ways.len()];
     for _ in 0..RUNS {
         for ((name, command), times) in ways.iter().zip(&mut times) {
-            let seconds = init(&lab, command);
+            let seconds = hosts.measure(name, |lab| init(lab, command)).unwrap();
             println!("{name}: {seconds:.2} s");
             times.push(seconds);
         }
@@ -64,8 +66,9 @@ fn main() {
         println!("  {name}: {:.1} times as long", median(times) / ours);
     }
     println!("phases of the last start:");
-    must(&lab, "pinion run /bench.yaml > /out 2> /log & for i in $(seq 900); do grep -q running /log && break; sleep 0.1; done; kill -9 $(pidof pinion-launcher)").unwrap();
-    print!("{}", must(&lab, "sed -n 's/.*bench: \\(.* ready after .*\\)/  \\1/p' /log").unwrap());
+    let lab = hosts.lab();
+    must(lab, "pinion run /bench.yaml > /out 2> /log & for i in $(seq 900); do grep -q running /log && break; sleep 0.1; done; kill -9 $(pidof pinion-launcher)").unwrap();
+    print!("{}", must(lab, "sed -n 's/.*bench: \\(.* ready after .*\\)/  \\1/p' /log").unwrap());
 }
 
 fn lab(disk: &DebianDisk, folder: &Path) -> Lab {
@@ -78,17 +81,16 @@ fn lab(disk: &DebianDisk, folder: &Path) -> Lab {
     lab
 }
 
-/// Seconds from the start of a command to its guest's init, on the lab's own clock; then the guest is killed.
-fn init(lab: &Lab, command: &str) -> f64 {
+/// Seconds from the start of a command to its guest's init, on the lab's own clock; then the guest is killed. Else what
+/// was printed.
+fn init(lab: &Lab, command: &str) -> Result<f64, String> {
     let script = format!(
-        "S=$(cut -d' ' -f1 /proc/uptime); ({command} < /dev/null > /out &); for i in $(seq 9000); do \
+        "S=$(cut -d' ' -f1 /proc/uptime); ({command} < /dev/null > /out &); for i in $(seq 4000); do \
          grep -q '{INIT}' /out && break; sleep 0.05; done; E=$(cut -d' ' -f1 /proc/uptime); \
          killall -9 pinion-launcher qemu-system-x86_64 2> /dev/null; sleep 1; grep -q '{INIT}' /out && echo $S $E"
     );
-    let output = lab.sh(&script, WITHIN).unwrap();
-    let text = output.text();
-    side_by_side::elapsed(&text).unwrap_or_else(|| {
-        println!("{}", lab.sh("tail -c 2000 /out; cat /log", LONG).unwrap().text());
-        panic!("the guest did not come up: {text}")
-    })
+    let output = lab.sh(&script, WITHIN).map_err(|e| e.to_string())?;
+    let said =
+        || lab.sh("tail -c 2000 /out; cat /log", LONG).map_or_else(|e| e.to_string(), |said| said.text());
+    side_by_side::elapsed(&output.text()).ok_or_else(said)
 }

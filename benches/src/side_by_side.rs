@@ -92,6 +92,47 @@ pub fn lab_with(
     Ok(lab)
 }
 
+/// Lab hosts for measuring. Emulation of a virtual machine inside a virtual machine now and then stops for good: then
+/// there is another host.
+#[derive(Debug)]
+pub struct Hosts<F> {
+    boot: F,
+    lab: Lab,
+    left: usize,
+}
+
+impl<F: FnMut() -> Lab> Hosts<F> {
+    /// Boots the first of at most so many.
+    pub fn new(most: usize, mut boot: F) -> Self {
+        let lab = boot();
+        Self { boot, lab, left: most.saturating_sub(1) }
+    }
+
+    /// The host that there is now.
+    pub const fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Measures; once more on a fresh host where that fails.
+    ///
+    /// # Errors
+    /// What was said last, when there are no more hosts.
+    pub fn measure<T>(
+        &mut self,
+        what: &str,
+        measure: impl Fn(&Lab) -> Result<T, String>,
+    ) -> Result<T, String> {
+        loop {
+            match measure(&self.lab) {
+                Err(said) if self.left > 0 => println!("{what}: once more on a fresh host: {said}"),
+                measured => return measured,
+            }
+            self.left -= 1;
+            self.lab = (self.boot)();
+        }
+    }
+}
+
 /// A guest named `bench`: two dedicated CPUs, huge pages, and the kernel and initrd of the lab host. `devices` are the
 /// fields below `devices`, as YAML in one line.
 #[must_use]
