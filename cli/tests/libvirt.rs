@@ -195,6 +195,12 @@ fn pause(lab: &Lab) {
     must(lab, script, QUICK * 2);
 }
 
+/// A host with libvirt, and Debian's image as its second disk; `None` with the reason printed.
+fn with_debian() -> Option<Files> {
+    let disk = DebianDisk::of_debian(&Cache::of_user()).inspect_err(|e| println!("skipped: {e}")).ok()?;
+    Some(libvirt::files(Files::new())?.with_disk(disk.image(), Attach::Snapshot))
+}
+
 /// Debian's own image by its own boot loader, with graphics and what else only QEMU has.
 const ON_FIRMWARE: &str = "
 apiVersion: kubevirt.io/v1
@@ -220,16 +226,9 @@ spec:
 /// No further than the picture: text on a screen takes an emulated guest of an emulated host minutes.
 #[test]
 fn debian_starts_on_qemu_by_its_boot_loader_with_a_picture() {
-    let Some(files) = libvirt::files(Files::new()) else { return };
-    let disk = match DebianDisk::of_debian(&Cache::of_user()) {
-        Ok(disk) => disk,
-        Err(e) => {
-            println!("skipped: {e}");
-            return;
-        }
-    };
+    let Some(files) = with_debian() else { return };
     let vnc = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/vnc.py");
-    let files = files.with_disk(disk.image(), Attach::Snapshot).with("/vnc.py", vnc);
+    let files = files.with("/vnc.py", vnc);
     on_lab("libvirt-firmware", &Shape::one_node(1792), "", &files, |lab| {
         libvirt::start(lab);
         lab.put("/tmp/vm.yaml", ON_FIRMWARE.as_bytes(), 0o644).unwrap();
@@ -271,15 +270,7 @@ spec:
 
 #[test]
 fn a_whole_debian_runs_on_qemu_and_the_agent_in_it_answers() {
-    let Some(files) = libvirt::files(Files::new()) else { return };
-    let disk = match DebianDisk::of_debian(&Cache::of_user()) {
-        Ok(disk) => disk,
-        Err(e) => {
-            println!("skipped: {e}");
-            return;
-        }
-    };
-    let files = files.with_disk(disk.image(), Attach::Snapshot);
+    let Some(files) = with_debian() else { return };
     on_lab("libvirt-agent", &Shape::one_node(1792), "", &files, |lab| {
         libvirt::start(lab);
         start(lab, "auto", WITH_AGENT, "CLOUD-INIT /dev/tpm0");
@@ -314,15 +305,7 @@ const WITHOUT_CR8: &str = "
 
 #[test]
 fn debian_starts_on_qemu_by_efi() {
-    let Some(files) = libvirt::files(Files::new()) else { return };
-    let disk = match DebianDisk::of_debian(&Cache::of_user()) {
-        Ok(disk) => disk,
-        Err(e) => {
-            println!("skipped: {e}");
-            return;
-        }
-    };
-    let files = files.with_disk(disk.image(), Attach::Snapshot);
+    let Some(files) = with_debian() else { return };
     on_lab("libvirt-efi", &Shape::one_node(1792), "", &files, |lab| {
         libvirt::start(lab);
         must(lab, WITHOUT_CR8, QUICK);
