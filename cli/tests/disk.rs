@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "lab/console.rs"]
+mod console;
 mod lab;
 
 use std::fs::{self, File};
@@ -67,12 +69,7 @@ fn start(lab: &Lab, spec: &str, says: &str) {
 }
 
 fn wait(lab: &Lab, says: &str) {
-    let script = format!(
-        "for i in $(seq 6000); do grep -q '{says}' /console && exit 0; kill -0 $(cat /pid) || break; sleep 0.1; done; \
-         tail -c 3000 /console; cat /log; exit 1"
-    );
-    let output = sh(lab, &script, BOOTED);
-    assert!(output.success(), "{says}: {}", both(&output));
+    console::wait(lab, says, BOOTED);
 }
 
 fn json(text: &str) -> Value {

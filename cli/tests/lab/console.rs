@@ -1,0 +1,27 @@
+//! What a guest prints on its console.
+
+use std::panic::panic_any;
+use std::time::Duration;
+
+use pinion_lab::Lab;
+
+use crate::lab::{Frozen, both, sh};
+
+/// What the script ends with where a guest has printed nothing for long.
+const SILENT: i32 = 9;
+
+/// Waits until the guest whose console is in `/console` and whose command's number is in `/pid` says something. One that
+/// prints nothing for minutes, and lives, is taken for one whose emulation has stopped.
+pub(crate) fn wait(lab: &Lab, says: &str, limit: Duration) {
+    let script = format!(
+        "S=; Q=0; while ! grep -q '{says}' /console; do kill -0 $(cat /pid) || break; N=$(wc -c < /console); \
+         [ \"$N\" = \"$S\" ] && Q=$((Q + 1)) || Q=0; S=$N; [ $Q -gt 1000 ] && exit {SILENT}; sleep 0.1; done; \
+         grep -q '{says}' /console && exit 0; tail -c 3000 /console; cat /log; tail -n 5 /var/log/libvirt/qemu/*.log; exit 1"
+    );
+    let output = sh(lab, &script, limit);
+    if output.timed_out || output.code == Some(SILENT) {
+        println!("{says}: {}", both(&output));
+        panic_any(Frozen);
+    }
+    assert!(output.success(), "{says}: {}", both(&output));
+}
