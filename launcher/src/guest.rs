@@ -173,10 +173,13 @@ fn kernel(instance: &VirtualMachineInstance, disks: &[DiskConfig]) -> Result<Ker
     }))
 }
 
+/// The kernel argument that makes the serial port its console.
+pub const CONSOLE_ARGUMENT: &str = "console=ttyS0";
+
 /// A kernel's arguments with the serial console in front, since they may name more.
 #[must_use]
 pub fn with_console(arguments: &str) -> String {
-    format!("console=ttyS0 {arguments}").trim_end().to_owned()
+    format!("{CONSOLE_ARGUMENT} {arguments}").trim_end().to_owned()
 }
 
 fn missing(field: &str) -> GuestError {

@@ -206,16 +206,22 @@ impl Agent<'_> {
         self.0.command(&told, within).map_err(|source| AgentError::Unanswered { command, source })
     }
 
-    fn answer<T: DeserializeOwned>(&self, command: &'static str, arguments: &Value) -> Result<T, AgentError> {
-        let answer = self.command(command, arguments, ANSWERED_WITHIN)?;
+    fn answer_within<T: DeserializeOwned>(
+        &self,
+        command: &'static str,
+        arguments: &Value,
+        within: Duration,
+    ) -> Result<T, AgentError> {
+        let answer = self.command(command, arguments, within)?;
         serde_json::from_value(answer).map_err(|source| AgentError::Malformed { command, source })
     }
 
+    fn answer<T: DeserializeOwned>(&self, command: &'static str, arguments: &Value) -> Result<T, AgentError> {
+        self.answer_within(command, arguments, ANSWERED_WITHIN)
+    }
+
     fn counted(&self, command: &'static str) -> Result<Value, AgentError> {
-        let count = self.command(command, &Value::Null, FROZEN_WITHIN)?;
-        let count: u64 =
-            serde_json::from_value(count).map_err(|source| AgentError::Malformed { command, source })?;
-        Ok(json!(count))
+        self.answer_within(command, &Value::Null, FROZEN_WITHIN).map(|count: u64| json!(count))
     }
 
     /// Agents of old systems lack some of the commands: what they do not say is empty.

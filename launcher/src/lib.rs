@@ -29,7 +29,7 @@ pub use console::TerminalMode;
 pub use control::ControlError;
 pub use end::End;
 pub use event::{Event, Events};
-pub use guest::{Guest, GuestError, with_console};
+pub use guest::{CONSOLE_ARGUMENT, Guest, GuestError, with_console};
 pub use native::Native;
 pub use nocloud::cloud_init_image;
 pub use pinion_endpoint::chain;

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use pinion_api::{
     Bios, Bootloader, Chassis, Efi, Firmware, InstanceSpec, KernelBoot, KernelBootContainer, Machine,
 };
+use pinion_launcher::CONSOLE_ARGUMENT;
 
 use super::Fault;
 use super::source::{Part, quoted};
 
 /// The machine where a spec names none.
 const MACHINE: &str = "q35";
-/// What the launcher puts before the arguments of a kernel.
-const CONSOLE: &str = "console=ttyS0";
 
 pub(super) fn os(domain: Part<'_>, spec: &mut InstanceSpec) {
     let Some(os) = domain.child("os") else {
@@ -122,7 +121,7 @@ fn kernel(os: Part<'_>) -> Option<KernelBoot> {
     }
     let inside = |file: &Path| file.strip_prefix(folder).ok().map(|inside| inside.display().to_string());
     let arguments = os.child("cmdline").map(|element| element.text());
-    let arguments = arguments.map(|text| text.strip_prefix(CONSOLE).map_or(text, str::trim_start));
+    let arguments = arguments.map(|text| text.strip_prefix(CONSOLE_ARGUMENT).map_or(text, str::trim_start));
     kernel.note("it is read from this host each time the guest starts: copy it here, with its initrd");
     Some(KernelBoot {
         kernel_args: arguments.filter(|text| !text.is_empty()).map(str::to_owned),

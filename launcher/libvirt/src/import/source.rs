@@ -172,6 +172,12 @@ impl<'a> Part<'a> {
         self.child(name).inspect(Self::whole);
     }
 
+    /// Takes where libvirt has put it and what it calls it: both are made anew.
+    pub(super) fn skip_place(self) {
+        self.skip("address");
+        self.skip("alias");
+    }
+
     /// All that is in it is accounted for.
     pub(super) fn whole(&self) {
         self.take();

@@ -46,8 +46,7 @@ fn video(devices: Part<'_>, on_screen: bool) -> Option<Video> {
 
 fn input(element: Part<'_>, names: &mut Names) -> Option<Input> {
     let kind = element.attribute("type").unwrap_or_default();
-    element.skip("address");
-    element.skip("alias");
+    element.skip_place();
     match (kind, element.attribute("bus").unwrap_or("ps2")) {
         // Every machine has them.
         ("keyboard" | "mouse", "ps2") => None,
@@ -67,8 +66,7 @@ fn input(element: Part<'_>, names: &mut Names) -> Option<Input> {
 
 fn sound(element: Part<'_>, names: &mut Names) -> Sound {
     element.gives("spec.domain.devices.sound");
-    element.skip("address");
-    element.skip("alias");
+    element.skip_place();
     let model = match element.attribute("model").unwrap_or_default() {
         known @ ("ich9" | "ac97") => known,
         other => {

@@ -44,8 +44,7 @@ pub(super) fn small(devices: Part<'_>, names: &mut Names, spec: &mut InstanceSpe
 
 fn rng(element: Part<'_>) -> Rng {
     element.gives("spec.domain.devices.rng");
-    element.skip("address");
-    element.skip("alias");
+    element.skip_place();
     element.attribute("model");
     if let Some(backend) = element.child("backend") {
         let of_host = backend.attribute("model") == Some("random") && GENERATORS.contains(&backend.text());
@@ -58,8 +57,7 @@ fn rng(element: Part<'_>) -> Rng {
 
 fn tpm(element: Part<'_>) -> Tpm {
     element.gives("spec.domain.devices.tpm");
-    element.skip("address");
-    element.skip("alias");
+    element.skip_place();
     if let Some(model) = element.attribute("model").filter(|model| *model != "tpm-crb") {
         element.note_attribute("model", format!("{}: the guest sees \"tpm-crb\"", quoted(model)));
     }
@@ -76,8 +74,7 @@ fn tpm(element: Part<'_>) -> Tpm {
 }
 
 fn watchdog(element: Part<'_>, names: &mut Names) -> Option<Watchdog> {
-    element.skip("address");
-    element.skip("alias");
+    element.skip_place();
     if element.attribute("model") != Some("i6300esb") {
         let model = quoted(element.attribute("model").unwrap_or_default());
         element.leave(format!("not carried over: the watchdog {model}; there is an i6300esb only"));
