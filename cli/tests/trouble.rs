@@ -91,6 +91,7 @@ fn trouble_gives_one_clear_error_and_leaves_nothing_behind() {
         set_up(lab);
         disks(lab);
         neighbours(lab);
+        at_once(lab);
         killed(lab);
     });
 }
@@ -161,6 +162,22 @@ fn neighbours(lab: &Lab) {
     assert_eq!(output.code, Some(3), "{}", both(&output));
     assert!(output.text().contains("default/first"), "{}", both(&output));
     stop(lab, "first");
+}
+
+/// Two that start at the same time: where one gets its CPUs for itself, old kernels move the threads of the other.
+fn at_once(lab: &Lab) {
+    for name in ["one", "two"] {
+        lab.put(&format!("/{name}.yaml"), spec(name, 1, "/vmlinuz", None).as_bytes(), 0o644).unwrap();
+    }
+    let both = "for n in one two; do pinion run /$n.yaml > /$n.out 2> /$n.log & done; \
+        for i in $(seq 300); do grep -q STAYING /one.out && grep -q STAYING /two.out && break; \
+        [ $(pidof pinion-launcher | wc -w) = 2 ] || [ $i -lt 30 ] || break; sleep 0.3; done; pinion ps -o wide";
+    let guests = must(lab, both, LONG);
+    let logs = must(lab, "cat /one.log /two.log", QUICK);
+    assert_eq!(guests.matches(" isolated ").count(), 2, "{guests}\n{logs}");
+    assert_eq!(logs.matches("verdict holds").count(), 2, "{logs}");
+    must(lab, "killall pinion", QUICK);
+    nothing_is_left(lab);
 }
 
 /// Killed at each step: the command, and the launcher.

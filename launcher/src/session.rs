@@ -47,6 +47,10 @@ const ROUTED_AFTER: Duration = Duration::from_millis(500);
 const DEAF_FOR: Duration = Duration::from_millis(50);
 /// How long the host may take to make the guest's CPUs its own.
 const HOST_WITHIN: Duration = Duration::from_secs(30);
+/// How often a guest is armed again whose threads were moved before they had CPUs of their own.
+const ARMED_AGAIN: usize = 8;
+const FORGOTTEN: &str =
+    "its threads were moved while it started, as when another guest starts or ends: armed once more";
 /// Asks for a check of everything at once.
 const CHECK_NOW: Signal = Signal::SIGUSR1;
 
@@ -169,6 +173,8 @@ impl Session {
         let mut fds =
             [PollFd::new(go.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::try_from(HOST_WITHIN).unwrap_or(PollTimeout::MAX));
+        // Heard: the next wait is for the next byte.
+        let _ = nix::unistd::read(&go, &mut [0; 16]);
     }
 
     fn verify_and_run(&mut self, armed: Box<dyn ArmedGuest>, signals: &SignalFd, console: Console) -> End {
@@ -177,7 +183,8 @@ impl Session {
         let began = Instant::now();
         let mut auditor =
             Auditor::new(Plan::of(&self.spec.placement).with_helpers(armed.helpers()), subjects);
-        let certificate = auditor.check(Depth::Everything).certificate;
+        let repair = armed.repair();
+        let certificate = self.read_back(&mut auditor, repair.as_ref(), signals);
         self.publish(&certificate, &auditor);
         self.monitor.started("verify", began.elapsed());
         let (items, mismatches) = (certificate.items.len(), certificate.mismatches.clone());
@@ -188,7 +195,6 @@ impl Session {
         if asked_to_end(signals) {
             return End::Forced;
         }
-        let repair = armed.repair();
         let guest: Arc<dyn RunningGuest> = match armed.run() {
             Ok(guest) => Arc::from(guest),
             Err(e) => return End::HostFailed(chain(e.as_ref())),
@@ -209,6 +215,27 @@ impl Session {
             deadline: None,
         };
         self.watch(&mut watch, signals)
+    }
+
+    /// Reads everything back. Kernels before 6.2 forget what threads have set for themselves whenever a partition comes or
+    /// goes: another guest that starts or ends at that time takes this one's threads off their CPUs, before it has a
+    /// partition of its own. Then, and nothing runs yet, it is armed once more.
+    fn read_back(&mut self, auditor: &mut Auditor, repair: &dyn Repair, signals: &SignalFd) -> Certificate {
+        let mut certificate = auditor.check(Depth::Everything).certificate;
+        for _ in 0..ARMED_AGAIN {
+            if self.spec.wait_fd.is_none() || certificate.verdict != Verdict::Drifted {
+                break;
+            }
+            let put_back = auditor.repair(&certificate, repair);
+            if put_back.is_empty() || put_back.iter().any(|r| r.result.is_err()) {
+                break;
+            }
+            self.events.tell(&Event::Warning { what: FORGOTTEN.to_owned() });
+            self.events.tell(&Event::Armed);
+            self.wait_for_host(signals);
+            certificate = auditor.check(Depth::Everything).certificate;
+        }
+        certificate
     }
 
     /// Waits for the end, and audits meanwhile.

@@ -68,6 +68,9 @@ pub enum PartitionError {
         /// From the kernel.
         source: io::Error,
     },
+    /// Its threads are not where they were pinned to: the kernel forgets that whenever a partition comes or goes.
+    #[error("none of its threads is pinned to CPUs {0}: they were moved, and must be pinned again first")]
+    Moved(CpuSet),
     /// The kernel made no partition of it.
     #[error(
         "the kernel says {found:?} of {path:?}: another partition has these CPUs, or a group needs them all"
@@ -144,10 +147,12 @@ impl Partitions {
     /// kernels before 6.2 forget what a thread had set for itself whenever a partition comes or goes.
     ///
     /// The order matters:
-    /// 1. The process is where threads of one process may be in several groups: the root.
-    /// 2. Threads go by the CPUs they may run on: a group for each, which keeps them there from now on whatever anybody
+    /// 1. CPUs that no thread is pinned to end it here, with nothing changed: once they are a partition, no thread from
+    ///    outside could be.
+    /// 2. The process goes where threads of one process may be in several groups: the root.
+    /// 3. Threads go by the CPUs they may run on: a group for each, which keeps them there from now on whatever anybody
     ///    sets. Nothing changes for them yet.
-    /// 3. Only then do the CPUs become a partition: the kernel moves every other task off them, but no thread that is in.
+    /// 4. Only then do the CPUs become a partition: the kernel moves every other task off them, but no thread that is in.
     pub(crate) fn make(
         &self,
         pid: i32,
@@ -159,6 +164,11 @@ impl Partitions {
         }
         let folder = self.folder(pid);
         let threads = self.threads(pid);
+        let pinned = threads.keys().filter(|allowed| allowed.is_subset(cpus));
+        let bare = pinned.fold(cpus.clone(), |bare, allowed| bare.difference(allowed));
+        if !bare.is_empty() {
+            return Err(PartitionError::Moved(bare));
+        }
         self.to_root(pid)?;
         group(&folder, cpus)?;
         write(&folder.join("cgroup.subtree_control"), "+cpuset")?;
@@ -276,13 +286,31 @@ mod tests {
     fn a_group_that_cannot_be_made_names_its_file() {
         let root = tempfile::tempdir().unwrap();
         let (cgroups, proc) = (root.path().join("cgroup"), root.path().join("proc"));
-        fs::create_dir_all(proc.join("7")).unwrap();
+        fs::create_dir_all(proc.join("7/task/7")).unwrap();
+        fs::write(proc.join("7/task/7/status"), "Cpus_allowed_list:\t2\n").unwrap();
         fs::create_dir_all(&cgroups).unwrap();
         fs::write(proc.join("7/cgroup"), "0::/\n").unwrap();
         fs::write(cgroups.join("cgroup.controllers"), "cpuset cpu\n").unwrap();
         let partitions = Partitions::below(cgroups, proc);
         let refused = partitions.make(7, &"2".parse().unwrap(), &CpuSet::new()).unwrap_err();
         assert!(refused.to_string().contains("pinion.7/cgroup.type"), "{refused}");
+    }
+
+    #[test]
+    fn cpus_that_no_thread_is_pinned_to_become_no_partition() {
+        let root = tempfile::tempdir().unwrap();
+        let (cgroups, proc) = (root.path().join("cgroup"), root.path().join("proc"));
+        for (tid, allowed) in [("7", "0-1,6"), ("8", "2"), ("9", "0-1,6")] {
+            let task = proc.join("7/task").join(tid);
+            fs::create_dir_all(&task).unwrap();
+            fs::write(task.join("status"), format!("Name:\tx\nCpus_allowed_list:\t{allowed}\n")).unwrap();
+        }
+        fs::create_dir_all(&cgroups).unwrap();
+        fs::write(cgroups.join("cgroup.controllers"), "cpuset cpu\n").unwrap();
+        let partitions = Partitions::below(cgroups, proc);
+        let refused = partitions.make(7, &"2-3".parse().unwrap(), &"0-1".parse().unwrap()).unwrap_err();
+        assert!(refused.to_string().contains("pinned to CPUs 3:"), "{refused}");
+        assert!(!partitions.has(7));
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl Launcher {
                 report::isolated(&self.name, isolation);
             }
             // It goes on by itself after a while.
-            let _ = self.go.take().map(|mut go| go.write_all(b"\n"));
+            let _ = self.go.as_mut().map(|go| go.write_all(b"\n"));
         }
         if std::mem::take(&mut self.news.vectors)
             && let Some(claim) = &self.claim
