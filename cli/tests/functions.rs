@@ -135,7 +135,7 @@ fn wait_for(lab: &Lab, file: &str, line: &str) {
         Some(0) => {}
         Some(4) => {
             println!("{line} did not come: {}", both(&output));
-            std::panic::panic_any(lab::Frozen)
+            std::panic::panic_any(lab::Frozen(line.to_owned()))
         }
         _ => panic!("{line} did not come: {}", both(&output)),
     }

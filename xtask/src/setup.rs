@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use pinion_lab::{Cache, DebianDisk, Kernel, LibvirtRoot};
+use pinion_lab::{Cache, DebianDisk, Emulator, Kernel, LibvirtRoot};
 
 use crate::workspace::show;
 
@@ -35,7 +35,7 @@ const PACKAGES: [(&str, &str); 18] = [
 
 /// Installs what is missing.
 pub(crate) fn setup() -> anyhow::Result<()> {
-    let missing = missing(|file| Path::new(file).exists());
+    let missing = missing(&PACKAGES, |file| Path::new(file).exists());
     let cache = Cache::of_user();
     let listed = || Kernel::is_cached(&cache) || has_package_lists();
     if !missing.is_empty() || !listed() {
@@ -46,9 +46,7 @@ pub(crate) fn setup() -> anyhow::Result<()> {
         );
         privileged(&["apt-get", "update", "-qq"])?;
         if !missing.is_empty() {
-            let mut words = vec!["apt-get", "install", "-qq", "--yes", "--no-install-recommends"];
-            words.extend(&missing);
-            privileged(&words)?;
+            install(&missing)?;
         }
         println!("installed in {:.1} s", began.elapsed().as_secs_f32());
     }
@@ -58,16 +56,25 @@ pub(crate) fn setup() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What single tests need besides, and say so where it cannot be had: Prometheus, unpacked into the cache, a browser,
-/// and two images that a lab host makes.
+/// What the tests need besides, and say so where it cannot be had: a faster QEMU for the lab, Prometheus, unpacked into the
+/// cache, a browser, and two images that a lab host makes.
 pub(crate) fn for_single_tests() {
     let cache = Cache::of_user();
     let cached = !cache.entries("programs").is_empty();
     let browser = || BROWSERS.iter().any(|b| Path::new(b).exists());
-    if (!cached || !browser()) && !has_package_lists() {
+    if !(has_package_lists() || cached && browser() && Emulator::is_cached(&cache)) {
         // Without a network, what is made of packages says itself what is missing.
         let _ = privileged(&["apt-get", "update", "-qq"]);
     }
+    optional("QEMU for the lab", "the lab runs in Debian's own, which is slower", || {
+        if !Emulator::is_cached(&cache) {
+            let missing = missing(&Emulator::PACKAGES, |file| Path::new(file).exists());
+            if !missing.is_empty() {
+                install(&missing)?;
+            }
+        }
+        Ok(Emulator::patched(&cache).map(drop)?)
+    });
     optional("Prometheus", "dashboards are not tested", || {
         Ok(pinion_lab::debian_program(&cache, "prometheus", "usr/bin/prometheus").map(drop)?)
     });
@@ -75,14 +82,7 @@ pub(crate) fn for_single_tests() {
         if browser() {
             return Ok(());
         }
-        privileged(&[
-            "apt-get",
-            "install",
-            "-qq",
-            "--yes",
-            "--no-install-recommends",
-            "chromium-headless-shell",
-        ])
+        install(&["chromium-headless-shell"])
     });
     optional("Debian disk image", "booting from one is not tested", || {
         Ok(DebianDisk::of_debian(&cache).map(drop)?)
@@ -105,8 +105,14 @@ fn optional(what: &str, without: &str, get: impl FnOnce() -> anyhow::Result<()>)
 /// Where Debian puts Chromium.
 const BROWSERS: [&str; 2] = ["/usr/bin/chromium-headless-shell", "/usr/bin/chromium"];
 
-fn missing(exists: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    PACKAGES.iter().filter(|(_, file)| !exists(file)).map(|(package, _)| *package).collect()
+fn missing(packages: &[(&'static str, &'static str)], exists: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    packages.iter().filter(|(_, file)| !exists(file)).map(|(package, _)| *package).collect()
+}
+
+fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let mut words = vec!["apt-get", "install", "-qq", "--yes", "--no-install-recommends"];
+    words.extend(packages);
+    privileged(&words)
 }
 
 /// Whether apt knows any package to download.
@@ -132,7 +138,7 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_installed() {
-        assert_eq!(missing(|file| file != "/usr/include/hwloc.h"), ["libhwloc-dev"]);
-        assert!(missing(|_| true).is_empty());
+        assert_eq!(missing(&PACKAGES, |file| file != "/usr/include/hwloc.h"), ["libhwloc-dev"]);
+        assert!(missing(&PACKAGES, |_| true).is_empty());
     }
 }

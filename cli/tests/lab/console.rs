@@ -19,9 +19,9 @@ pub(crate) fn wait(lab: &Lab, says: &str, limit: Duration) {
          grep -q '{says}' /console && exit 0; tail -c 3000 /console; cat /log; tail -n 5 /var/log/libvirt/qemu/*.log; exit 1"
     );
     let output = sh(lab, &script, limit);
-    if output.timed_out || output.code == Some(SILENT) {
+    if output.code == Some(SILENT) {
         println!("{says}: {}", both(&output));
-        panic_any(Frozen);
+        panic_any(Frozen(says.to_owned()));
     }
     assert!(output.success(), "{says}: {}", both(&output));
 }

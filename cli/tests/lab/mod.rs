@@ -7,15 +7,15 @@ use std::time::Duration;
 use pinion_lab::{Files, Kernel, Lab, LabError, Output, Shape, guest_initrd};
 
 /// Long enough for a guest inside an emulated host on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(150);
+pub(crate) const LONG: Duration = Duration::from_secs(200);
 /// Long enough for a command that starts no guest.
-pub(crate) const QUICK: Duration = Duration::from_secs(30);
+pub(crate) const QUICK: Duration = Duration::from_secs(60);
 
 /// How often a test is tried where emulation stops.
 const ATTEMPTS: usize = 3;
 
-/// The emulated host does not answer any more, or a guest in it stands still.
-pub(crate) struct Frozen;
+/// The emulated host does not answer any more, or a guest in it stands still: what was waited for.
+pub(crate) struct Frozen(pub(crate) String);
 
 /// Boots a lab host whose guests run `script`, and tests on it. Emulation of a virtual machine inside a virtual
 /// machine now and then stops for good when processes that use KVM are killed: that is the emulator's
@@ -25,20 +25,22 @@ pub(crate) fn on_lab(name: &str, shape: &Shape, script: &str, files: &Files, tes
         let lab = lab(name, shape, script, files);
         test(&lab);
     };
-    for _ in 1..ATTEMPTS {
+    for left in (0..ATTEMPTS).rev() {
         let Err(why) = catch_unwind(AssertUnwindSafe(attempt)) else { return };
-        if !why.is::<Frozen>() {
-            resume_unwind(why);
-        }
-        println!("{name}: the emulated host, or a guest in it, stands still; once more on a fresh one");
+        let why = why.downcast::<Frozen>().unwrap_or_else(|why| resume_unwind(why));
+        assert!(left > 0, "{name}: {ATTEMPTS} times it stood still, the last time at `{}`", why.0);
+        println!("{name}: it stands still at `{}`; once more on a fresh host", why.0);
     }
-    attempt();
 }
 
-/// Runs a shell script and gives what it printed.
+/// Runs a shell script that ends before the limit, and gives what it printed.
 pub(crate) fn sh(lab: &Lab, script: &str, limit: Duration) -> Output {
     match lab.sh(script, limit) {
-        Err(LabError::Agent { .. }) => panic_any(Frozen),
+        Err(LabError::Agent { .. }) => panic_any(Frozen(script.to_owned())),
+        Ok(output) if output.timed_out => {
+            println!("{}", both(&output));
+            panic_any(Frozen(script.to_owned()))
+        }
         done => done.unwrap(),
     }
 }

@@ -23,6 +23,13 @@ pub struct Cache {
     root: PathBuf,
 }
 
+/// A name for an entry by what it is made from: FNV-1a, nothing more.
+pub(crate) fn key(texts: &[&str]) -> String {
+    let bytes = texts.iter().flat_map(|t| t.bytes());
+    let hash = bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{hash:08x}")
+}
+
 impl Cache {
     /// `$XDG_CACHE_HOME/pinion`, or `~/.cache/pinion`.
     #[must_use]
@@ -66,6 +73,11 @@ impl Cache {
         }
         self.trim(kind);
         Ok(place)
+    }
+
+    /// Whether an entry is there.
+    pub(crate) fn has(&self, kind: &str, key: &str) -> bool {
+        self.root.join(kind).join(key).is_dir()
     }
 
     /// Names of the entries of a kind, newest first.

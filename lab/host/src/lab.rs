@@ -18,7 +18,7 @@ use crate::initramfs::append;
 use crate::kept;
 use crate::qemu::{self, Places};
 use crate::slot::Slot;
-use crate::{Attach, Cache, Files, Kernel, LabError, Shape};
+use crate::{Attach, Cache, Emulator, Files, Kernel, LabError, Shape};
 
 /// Longest that a lab may take to come up, in seconds, for each attempt: it takes about 10. Emulated CPUs now and then
 /// stand still for good while they boot, which a fresh start cures; a machine that is merely slow gets longer each time.
@@ -305,14 +305,16 @@ fn start(
     let places =
         Places { kernel: &kernel.image(), initramfs, console: &console, socket: &socket, folder, disks };
     let errors = File::create(&log).map_err(LabError::file("create", &log))?;
+    let emulator = Emulator::best(&Cache::of_user()).words();
     let started = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        .args(["--pdeathsig", "KILL"])
+        .args(&emulator)
         .args(qemu::arguments(shape, &places)?)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(errors)
         .spawn();
-    let failed = |reason: String| LabError::Tool { command: "qemu-system-x86_64".to_owned(), reason };
+    let failed = |reason: String| LabError::Tool { command: emulator.join(" "), reason };
     let mut qemu = started.map_err(|e| failed(e.to_string()))?;
     let greeted = greeting(&listener, &mut qemu, &console, seconds);
     let _ = fs::remove_file(&socket);

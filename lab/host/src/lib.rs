@@ -19,6 +19,7 @@
 mod cache;
 mod debian;
 mod disk;
+mod emulator;
 mod error;
 mod files;
 mod guest;
@@ -33,6 +34,7 @@ mod slot;
 pub use cache::Cache;
 pub use debian::{Kernel, debian_program};
 pub use disk::{DebianDisk, LibvirtRoot};
+pub use emulator::Emulator;
 pub use error::LabError;
 pub use files::{Attach, Files};
 pub use guest::{guest_initrd, guest_initrd_with};

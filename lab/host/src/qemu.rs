@@ -34,7 +34,8 @@ pub(crate) fn arguments(shape: &Shape, places: &Places<'_>) -> Result<Vec<String
 }
 
 /// What the model has and software emulation has not.
-const NOT_EMULATED: [&str; 21] = [
+const NOT_EMULATED: [&str; 22] = [
+    "erms",
     "pcid",
     "invpcid",
     "rdseed",
