@@ -174,7 +174,7 @@ impl Session {
             [PollFd::new(go.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::try_from(HOST_WITHIN).unwrap_or(PollTimeout::MAX));
         // Heard: the next wait is for the next byte.
-        let _ = nix::unistd::read(&go, &mut [0; 16]);
+        let _ = nix::unistd::read(&go, &mut [0]);
     }
 
     fn verify_and_run(&mut self, armed: Box<dyn ArmedGuest>, signals: &SignalFd, console: Console) -> End {

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic, in its helper functions too")]
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::gettid;
+use nix::unistd::{gettid, pipe};
 use pinion_launcher::backend::{
     Action, ArmedGuest, Backend, BackendError, DiskStats, GuestEnd, GuestStats, OpenedGuest, Pause,
     RunningGuest,
@@ -37,6 +37,7 @@ enum Story {
     PowersOffWhenAsked,
     IgnoresThePowerButton,
     IsMovedElsewhere,
+    IsMovedWhileArmed,
     DiskIsFull,
     KernelMakesAThread,
     IsCalledOffWhileArmed,
@@ -94,11 +95,15 @@ impl OpenedGuest for Fake {
             let _: Result<(), _> = stopped.recv();
         });
         self.alive.fetch_add(1, Ordering::SeqCst);
+        let tid = hear.recv().unwrap();
+        if self.story == Story::IsMovedWhileArmed {
+            vmm_host::set_affinity(tid, &numbers(&one_cpu())).unwrap();
+        }
         Ok(Box::new(FakeGuest {
             story: self.story,
             alive: Arc::clone(&self.alive),
             thread: Some((stop, thread)),
-            tid: hear.recv().unwrap(),
+            tid,
             ended: EventFd::new().unwrap(),
             end: Mutex::new(None),
             looks: AtomicUsize::new(0),
@@ -150,7 +155,7 @@ impl ArmedGuest for FakeGuest {
     fn run(self: Box<Self>) -> Result<Box<dyn RunningGuest>, BackendError> {
         match self.story {
             Story::RunFails => return Err(Box::new(io::Error::other("The vCPU did not start"))),
-            Story::PowersOff => self.end_with(GuestEnd::PoweredOff),
+            Story::PowersOff | Story::IsMovedWhileArmed => self.end_with(GuestEnd::PoweredOff),
             Story::Crashes => self.end_with(GuestEnd::Crashed("triple fault".into())),
             Story::PowersOffWhenAsked | Story::IgnoresThePowerButton => raise(Signal::SIGTERM).unwrap(),
             Story::IsMovedElsewhere => vmm_host::set_affinity(self.tid, &numbers(&one_cpu())).unwrap(),
@@ -412,6 +417,21 @@ fn a_thread_that_the_kernel_makes_is_put_with_the_emulators_and_is_no_drift() {
         .filter(|e| matches!(e, Event::Repaired { what, failure: None } if what.starts_with("worker")));
     assert_eq!(settled.count(), 1, "{:?}", told.events);
     assert!(!told.events.iter().any(|e| matches!(e, Event::Drifted { .. })), "{:?}", told.events);
+    assert_eq!(told.certificate.unwrap().verdict, Verdict::Holds);
+}
+
+#[test]
+fn a_guest_that_is_moved_before_its_cpus_are_its_own_is_armed_again() {
+    if own_cpus().len() < 2 {
+        println!("skipped: this process has one CPU, so there is nowhere else to move a thread");
+        return;
+    }
+    // The host answers each time that it is armed, but no more than twice.
+    let (host, answers) = pipe().unwrap();
+    File::from(answers.try_clone().unwrap()).write_all(b"\n\n").unwrap();
+    let told = tell_with(Story::IsMovedWhileArmed, |_, spec| spec.wait_fd = Some(host.as_raw_fd()));
+    assert_eq!(told.end, End::PoweredOff, "{:?}", told.events);
+    assert_eq!(told.events.iter().filter(|e| **e == Event::Armed).count(), 2);
     assert_eq!(told.certificate.unwrap().verdict, Verdict::Holds);
 }
 
