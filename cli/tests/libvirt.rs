@@ -76,7 +76,7 @@ fn no_memory(lab: &Lab) {
     let refused = sh(lab, "pinion run /vm.yaml --backend libvirt", QUICK);
     assert_eq!(refused.code, Some(3), "{}", both(&refused));
     let spec = "{apiVersion: kubevirt.io/v1, kind: VirtualMachineInstance, metadata: {name: squeezed}, \
-        spec: {domain: {memory: {guest: 256Mi}, devices: {autoattachPodInterface: false}, firmware: {kernelBoot: {container: \
+        spec: {domain: {memory: {guest: 160Mi}, devices: {autoattachPodInterface: false}, firmware: {kernelBoot: {container: \
         {image: 'file:/var/lib/pinion/debian', kernelPath: /vmlinuz, initrdPath: /initrd}}}}}}";
     lab.put("/vm.yaml", spec.as_bytes(), 0o644).unwrap();
     must(lab, "echo 64M > /sys/fs/cgroup/machine/memory.max", QUICK);
