@@ -128,7 +128,7 @@ impl RunningGuest for RunningMachine {
             }
             Action::SoftReboot => return Err(Box::new(ActError::NoWayToAsk)),
         };
-        if lives { Ok(()) } else { Err(Box::new(ActError::Ends)) }
+        if lives { Ok(()) } else { Err(Box::new(ActError::Ends(action.verb()))) }
     }
 
     fn pause(&self) -> Option<Pause> {
@@ -139,8 +139,8 @@ impl RunningGuest for RunningMachine {
 /// Why something is not done with a guest.
 #[derive(Debug, thiserror::Error)]
 enum ActError {
-    #[error("The guest is about to end")]
-    Ends,
+    #[error("Cannot {0} the guest: it is about to end")]
+    Ends(&'static str),
     #[error(
         "Our own virtual machine monitor has no way to ask the system inside to reboot: reset it, or reboot it from \
          its console"

@@ -121,10 +121,8 @@ fn running(desk: &Desk) -> Result<Arc<dyn RunningGuest>, (&'static str, String)>
 
 async fn act(desk: &Desk, action: Action) -> Answer {
     let guest = running(desk)?;
-    let failed = move |e: &(dyn std::error::Error + 'static)| {
-        ("Failed", format!("cannot {} the guest: {}", action.verb(), chain(e)))
-    };
-    waited(move || guest.act(action).map(|()| Value::Null).map_err(|e| failed(e.as_ref()))).await
+    let act = move || guest.act(action).map(|()| Value::Null);
+    waited(move || act().map_err(|e| ("Failed", chain(e.as_ref())))).await
 }
 
 async fn agent(desk: &Desk, request: AgentRequest) -> Answer {

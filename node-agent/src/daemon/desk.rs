@@ -23,7 +23,7 @@ use super::status::{GuestRow, NodeStatus, Told};
 use super::tend::Tended;
 use super::watch::Watched;
 use crate::ledger::{Holder, Ledger, LedgerDocument, LedgerError};
-use crate::partition::Isolation;
+use crate::partition::{Isolation, PartitionError};
 use crate::settings::{BindError, HostWishes, Keeper, Notice};
 
 /// How often vectors of devices are looked after.
@@ -307,6 +307,8 @@ impl Desk {
         let Some(pid) = entry.map(|e| e.process.pid) else { return Ok(Changes::default()) };
         match self.keeper.isolate(pid).map_err(|e| refused(&e))? {
             Ok(isolation) => Ok(Changes { notices: Vec::new(), isolation: Some(isolation) }),
+            // Its launcher sees that too, pins them again and asks again.
+            Err(PartitionError::Moved(_)) => Ok(Changes::default()),
             Err(e) => {
                 let text = format!("other tasks may run on the CPUs of {owner}: {}", chain(&e));
                 let notice = NoticeText { reason: "NotIsolated".into(), warning: true, text };

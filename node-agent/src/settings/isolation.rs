@@ -52,6 +52,10 @@ impl Keeper {
             let by =
                 self.partitions.files(pid).iter().find_map(|f| self.contests.culprit(f, &self.host.proc()));
             let made = self.partitions.make(pid, &entry.holding.cpus, &entry.host.fallback);
+            if matches!(made, Err(PartitionError::Moved { .. })) {
+                // Its launcher pins its threads again, and then there is something to make a partition of.
+                continue;
+            }
             let failure = made.err().map(|e| e.to_string());
             count(&mut self.tally.drifts, "cgroup");
             if failure.is_some() {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use pinion_machine::CpuSet;
 
-use super::interrupts;
+use super::interrupts::Owned;
 use super::keeper::Keeper;
 use super::record::Setting;
 use super::wish::Wanted;
@@ -36,12 +36,12 @@ pub(super) struct Survey {
 impl Keeper {
     /// Looks at every setting that may have to change. What cannot be read is no step.
     pub(super) fn survey(&self, document: &LedgerDocument, wanted: &Wanted) -> Survey {
-        let owned = interrupts::owned(&self.host, wanted).unwrap_or_default();
+        let owned = Owned::of(&self.host, wanted).unwrap_or_default();
         let (mut steps, mut over) = (Vec::new(), Vec::new());
-        for setting in self.candidates(document, wanted) {
+        for setting in self.candidates(document, wanted, &owned) {
             let record = document.changes.get(&setting);
             let recorded = record.map(|r| r.setting.clone());
-            if matches!(setting, Setting::Interrupt { irq } if owned.contains(&irq)) {
+            if matches!(setting, Setting::Interrupt { irq } if owned.vectors.contains(&irq)) {
                 over.extend(recorded);
                 continue;
             }
@@ -56,7 +56,11 @@ impl Keeper {
             // Whatever another process made of it meanwhile is what that process wants.
             let base =
                 record.filter(|r| r.wrote == found || r.was == found).map_or(&found, |r| &r.was).clone();
-            let value = self.value(&setting, &base, wanted);
+            let line = match setting {
+                Setting::Interrupt { irq } => owned.lines.get(&irq).cloned(),
+                _ => None,
+            };
+            let value = line.unwrap_or_else(|| self.value(&setting, &base, wanted));
             let given = matches!(setting, Setting::HugePages { .. })
                 && record.is_some_and(|r| r.wrote == found)
                 && self.asked.get(&setting) == Some(&value);
@@ -69,7 +73,7 @@ impl Keeper {
         Survey { steps, over }
     }
 
-    fn candidates(&self, document: &LedgerDocument, wanted: &Wanted) -> BTreeSet<Setting> {
+    fn candidates(&self, document: &LedgerDocument, wanted: &Wanted, owned: &Owned) -> BTreeSet<Setting> {
         let mut all: BTreeSet<Setting> =
             document.changes.settings.iter().map(|c| c.setting.clone()).collect();
         if !wanted.quiet.is_empty() {
@@ -83,6 +87,7 @@ impl Keeper {
                 all.insert(Setting::CpusetController);
             }
         }
+        all.extend(owned.lines.keys().map(|irq| Setting::Interrupt { irq: *irq }));
         let pages = wanted.huge_pages.keys().chain(self.kept.keys());
         all.extend(pages.map(|(node, size_kib)| Setting::HugePages { node: *node, size_kib: *size_kib }));
         for cpu in wanted.quiet.iter() {

@@ -244,6 +244,28 @@ fn vectors_come_to_their_turn_and_are_not_shielded() {
 }
 
 #[test]
+fn a_legacy_line_outlives_its_device_and_is_given_back() {
+    let fake = Fake::new();
+    fake.irq(10, "0-7", "");
+    fake.irq(11, "2-5", "");
+    let before = [10, 11].map(|irq| fake.affinity(irq));
+    let route = DeviceRoute { address: DRIVE.parse().unwrap(), cpus: "0,7".parse().unwrap() };
+    let guest = fake.guest("a", "4-5", vec![route]);
+    let mut keeper = fake.keeper();
+    keeper.settle().unwrap();
+    assert_eq!([10, 11].map(|irq| fake.affinity(irq)), ["0-3,6-7", "2-3"]);
+    fake.put("proc/interrupts", "CPU0\n 10: IR-IO-APIC 10-fasteoi vfio-intx(0000:31:00.0)");
+    assert!(keeper.settle().unwrap().is_empty());
+    assert_eq!(fake.affinity(10), "0");
+    assert!(keeper.settle().unwrap().is_empty());
+    drop(guest);
+    fake.put("proc/interrupts", "CPU0\n 10: IR-IO-APIC 10-fasteoi");
+    fake.keeper().settle().unwrap();
+    assert_eq!([10, 11].map(|irq| fake.affinity(irq)), before);
+    assert!(fake.changes().is_empty());
+}
+
+#[test]
 fn settings_that_cannot_be_written_are_told_once_and_not_recorded() {
     let fake = Fake::new();
     // A folder can be read by nobody, and a missing one is no setting.

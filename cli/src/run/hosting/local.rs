@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pinion_machine::{Bdf, Machine};
 use pinion_node_agent::{
-    BindError, Holder, HostWishes, Isolation, Keeper, Ledger, LedgerError, Notice, Reservation, ReserveError,
+    BindError, Holder, HostWishes, Isolation, Keeper, Ledger, LedgerError, Notice, PartitionError,
+    Reservation, ReserveError,
 };
 use pinion_planner::{Occupancy, Placement};
 
@@ -89,6 +90,8 @@ impl LocalHost {
         }
         match self.keeper.isolate(pid) {
             Ok(Ok(isolation)) => Some(isolation),
+            // The launcher sees that too, pins them again and asks again.
+            Ok(Err(PartitionError::Moved(_))) => None,
             Ok(Err(e)) => {
                 report::warning(name, &e);
                 Some(Isolation::Pinned)
