@@ -1,10 +1,10 @@
 //! A lab host with Pinion and a guest's kernel and initrd in it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use pinion_lab::{Files, Kernel, Lab, LabError, Output, Shape, guest_initrd};
+use pinion_lab::{Files, Kernel, Lab, LabError, Output, Programs, Shape, guest_initrd};
 
 /// Long enough for a guest inside an emulated host on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(200);
@@ -37,11 +37,11 @@ pub(crate) fn on_lab(name: &str, shape: &Shape, script: &str, files: &Files, tes
 pub(crate) fn sh(lab: &Lab, script: &str, limit: Duration) -> Output {
     match lab.sh(script, limit) {
         Err(LabError::Agent { .. }) => panic_any(Frozen(script.to_owned())),
-        Ok(output) if output.timed_out => {
-            println!("{}", both(&output));
-            panic_any(Frozen(script.to_owned()))
+        Ok(output) => {
+            assert!(!output.timed_out, "not done after {limit:?}: `{script}`: {}", both(&output));
+            output
         }
-        done => done.unwrap(),
+        Err(other) => panic!("`{script}`: {other}"),
     }
 }
 
@@ -50,43 +50,17 @@ fn lab(name: &str, shape: &Shape, script: &str, files: &Files) -> Lab {
     let initrd = folder.path().join("initrd");
     guest_initrd(script, &initrd).unwrap();
     let kernel = Kernel::of_debian(&pinion_lab::Cache::of_user()).unwrap();
-    let pinion = PathBuf::from(env!("CARGO_BIN_EXE_pinion"));
-    let launcher = launcher(&pinion);
-    let files = files
+    let mut files = files
         .clone()
         .with("/var/lib/pinion/debian/vmlinuz", kernel.image())
-        .with("/var/lib/pinion/debian/initrd", &initrd)
-        .with_program("/usr/bin/pinion", &stripped(&pinion, folder.path()))
-        .unwrap()
-        .with_program("/usr/bin/pinion-launcher", &stripped(&launcher, folder.path()))
-        .unwrap()
-        .with_program(
-            "/usr/bin/pinion-image",
-            &stripped(&launcher.with_file_name("pinion-image"), folder.path()),
-        )
-        .unwrap();
+        .with("/var/lib/pinion/debian/initrd", &initrd);
+    for name in ["pinion", "pinion-launcher", "pinion-image"] {
+        let program = Programs::built().unwrap().path(name);
+        files = files.with_program(Path::new("/usr/bin").join(name), &program).unwrap();
+    }
     let lab = Lab::boot(name, shape, &files).unwrap();
     println!("{name}: up in {:?}", lab.boot_time());
     lab
-}
-
-/// The launcher beside `pinion`, built: cargo builds programs of other packages for no test.
-fn launcher(pinion: &Path) -> PathBuf {
-    let target = pinion.parent().and_then(Path::parent).unwrap();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = std::process::Command::new(cargo);
-    build.args(["build", "--quiet", "-p", "pinion-launcher", "--target-dir"]).arg(target);
-    build.current_dir(env!("CARGO_MANIFEST_DIR"));
-    assert!(build.status().unwrap().success());
-    pinion.with_file_name("pinion-launcher")
-}
-
-/// A program without its symbols, which would only make the lab slow to boot.
-fn stripped(program: &Path, folder: &Path) -> PathBuf {
-    let to = folder.join(program.file_name().unwrap());
-    let done = std::process::Command::new("strip").arg("-o").arg(&to).arg(program).status().unwrap();
-    assert!(done.success());
-    to
 }
 
 /// Runs a shell script that must succeed, and gives its output.

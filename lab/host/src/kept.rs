@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::LabError;
 
 /// What is kept of a lab that failed.
-const RECORDS: [&str; 3] = ["console", "journal", "qemu.log"];
+const RECORDS: [&str; 4] = ["console", "journal", "qemu.log", "cpus"];
 /// Failed labs kept, the youngest.
 const KEPT: usize = 20;
 

@@ -16,6 +16,8 @@ use pinion_lab_agent::{Answer, Outcome, Request, Stream, What, receive, send};
 use crate::image::{pack, target};
 use crate::initramfs::append;
 use crate::kept;
+use crate::monitor;
+use crate::outcome::Output;
 use crate::qemu::{self, Places};
 use crate::slot::Slot;
 use crate::{Attach, Cache, Emulator, Files, Kernel, LabError, Shape};
@@ -27,49 +29,19 @@ const UP_WITHIN: [u64; 3] = [60, 90, 120];
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// What a file may take, beyond that.
 const TRANSFER: Duration = Duration::from_secs(60);
+/// Set in the environment, it has every lab's console and journal kept: to see where the time goes.
+const KEEP: &str = "PINION_LAB_KEEP";
+
 /// A running lab host.
 #[derive(Debug)]
 pub struct Lab {
     folder: PathBuf,
     qemu: Child,
     stream: Mutex<(UnixStream, u64)>,
+    monitor: UnixListener,
     boot: Duration,
+    cpus: u32,
     _slot: Slot,
-}
-
-/// What a command printed, and how it ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Output {
-    /// Exit code; `None` when a signal ended it.
-    pub code: Option<i32>,
-    /// The signal that ended it.
-    pub signal: Option<i32>,
-    /// Whether it ran past its limit and was killed.
-    pub timed_out: bool,
-    /// Standard output.
-    pub output: Vec<u8>,
-    /// Standard error.
-    pub errors: Vec<u8>,
-}
-
-impl Output {
-    /// Standard output as text.
-    #[must_use]
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.output).into_owned()
-    }
-
-    /// Standard error as text.
-    #[must_use]
-    pub fn error_text(&self) -> String {
-        String::from_utf8_lossy(&self.errors).into_owned()
-    }
-
-    /// Whether it ended with code 0.
-    #[must_use]
-    pub fn success(&self) -> bool {
-        self.code == Some(0)
-    }
 }
 
 impl Lab {
@@ -92,9 +64,16 @@ impl Lab {
             let drive = File::create(&path).map_err(LabError::file("create", &path))?;
             drive.set_len(64 << 20).map_err(LabError::file("size", &path))?;
         }
-        let (qemu, stream) = start_again(shape, files.disks(), &kernel, &folder, &initramfs)?;
-        let mut lab =
-            Self { folder, qemu, stream: Mutex::new((stream, 0)), boot: Duration::ZERO, _slot: slot };
+        let (qemu, stream, monitor) = start_again(shape, files.disks(), &kernel, &folder, &initramfs)?;
+        let mut lab = Self {
+            folder,
+            qemu,
+            stream: Mutex::new((stream, 0)),
+            monitor,
+            boot: Duration::ZERO,
+            cpus: shape.cpus(),
+            _slot: slot,
+        };
         lab.boot = began.elapsed();
         Ok(lab)
     }
@@ -127,6 +106,7 @@ impl Lab {
         let words: Vec<String> = words.iter().map(|&w| w.to_owned()).collect();
         let shown = words.join(" ");
         append(&self.journal(), &format!("$ {shown}"));
+        let began = Instant::now();
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let what = What::Run { words, environment: Vec::new(), limit_ms };
         let (mut output, mut errors) = (Vec::new(), Vec::new());
@@ -142,8 +122,11 @@ impl Lab {
             return Err(Self::refused(&format!("run {shown:?}"), outcome));
         };
         let output = Output { code, signal, timed_out, output, errors };
-        let (out, err) = (output.text(), output.error_text());
-        append(&self.journal(), &format!("{out}{err}-> {code:?} {signal:?} timed out: {timed_out}"));
+        let (out, err, took) = (output.text(), output.error_text(), began.elapsed().as_secs_f32());
+        append(
+            &self.journal(),
+            &format!("{out}{err}-> {code:?} {signal:?} timed out: {timed_out}, {took:.1} s"),
+        );
         Ok(output)
     }
 
@@ -222,7 +205,10 @@ impl Lab {
         stream.set_read_timeout(Some(limit.saturating_add(ANSWER_WITHIN))).map_err(lost)?;
         send(stream, &Request { id, what }, body).map_err(lost)?;
         loop {
-            let (answer, body): (Answer, _) = receive(stream).map_err(lost)?;
+            let (answer, body): (Answer, _) = receive(stream).map_err(|e| {
+                monitor::record(&self.monitor, self.cpus, &self.folder.join("cpus"));
+                lost(e)
+            })?;
             match answer {
                 Answer { id: other, .. } if other != id => {}
                 Answer { what: Outcome::Printed(from), .. } => see(from, &body),
@@ -246,7 +232,7 @@ impl Drop for Lab {
         let _ = stream.0.shutdown(Shutdown::Both);
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os(KEEP).is_some() {
             kept::strip(&self.folder);
             eprintln!("the lab's console and journal are kept in {}", self.folder.display());
         } else {
@@ -271,7 +257,7 @@ fn start_again(
     kernel: &Kernel,
     folder: &Path,
     initramfs: &Path,
-) -> Result<(Child, UnixStream), LabError> {
+) -> Result<(Child, UnixStream, UnixListener), LabError> {
     let mut last = None;
     for (attempt, seconds) in UP_WITHIN.into_iter().enumerate() {
         let places = (kernel, folder, initramfs);
@@ -294,16 +280,25 @@ fn start(
     disks: &[(PathBuf, Attach)],
     (kernel, folder, initramfs): (&Kernel, &Path, &Path),
     seconds: u64,
-) -> Result<(Child, UnixStream), LabError> {
+) -> Result<(Child, UnixStream, UnixListener), LabError> {
     let console = folder.join("console");
     let log = folder.join("qemu.log");
     File::create(folder.join("journal")).map_err(LabError::file("create", folder.join("journal")))?;
-    // Socket paths have a limit of about 100 bytes: a short one, in the temporary folder.
-    let socket = std::env::temp_dir().join(format!("pinion-lab-{}-{}", std::process::id(), short(folder)));
-    let _ = fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket).map_err(LabError::file("listen on", &socket))?;
-    let places =
-        Places { kernel: &kernel.image(), initramfs, console: &console, socket: &socket, folder, disks };
+    let sockets = ["agent", "monitor"].map(|what| socket(folder, what));
+    let listen = |path: &PathBuf| {
+        let _ = fs::remove_file(path);
+        UnixListener::bind(path).map_err(LabError::file("listen on", path))
+    };
+    let (agent, monitor) = (listen(&sockets[0])?, listen(&sockets[1])?);
+    let places = Places {
+        kernel: &kernel.image(),
+        initramfs,
+        console: &console,
+        agent: &sockets[0],
+        monitor: &sockets[1],
+        folder,
+        disks,
+    };
     let errors = File::create(&log).map_err(LabError::file("create", &log))?;
     let emulator = Emulator::best(&Cache::of_user()).words();
     let started = Command::new("setpriv")
@@ -316,16 +311,23 @@ fn start(
         .spawn();
     let failed = |reason: String| LabError::Tool { command: emulator.join(" "), reason };
     let mut qemu = started.map_err(|e| failed(e.to_string()))?;
-    let greeted = greeting(&listener, &mut qemu, &console, seconds);
-    let _ = fs::remove_file(&socket);
+    let greeted = greeting(&agent, &mut qemu, &console, seconds);
+    for socket in &sockets {
+        let _ = fs::remove_file(socket);
+    }
     match greeted {
-        Ok(stream) => Ok((qemu, stream)),
+        Ok(stream) => Ok((qemu, stream, monitor)),
         Err(e) => {
             let _ = qemu.kill();
             let _ = qemu.wait();
             Err(e)
         }
     }
+}
+
+/// Socket paths have a limit of about 100 bytes: a short one, in the temporary folder.
+fn socket(folder: &Path, what: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("pinion-lab-{}-{}-{what}", std::process::id(), short(folder)))
 }
 
 fn short(folder: &Path) -> String {

@@ -10,7 +10,8 @@ pub(crate) struct Places<'a> {
     pub(crate) kernel: &'a Path,
     pub(crate) initramfs: &'a Path,
     pub(crate) console: &'a Path,
-    pub(crate) socket: &'a Path,
+    pub(crate) agent: &'a Path,
+    pub(crate) monitor: &'a Path,
     pub(crate) folder: &'a Path,
     pub(crate) disks: &'a [(PathBuf, Attach)],
 }
@@ -27,7 +28,9 @@ pub(crate) fn arguments(shape: &Shape, places: &Places<'_>) -> Result<Vec<String
     words.add("-initrd", places.initramfs.display().to_string());
     words.add("-append", command_line(shape));
     words.add("-serial", format!("file:{}", places.console.display()));
-    words.add("-chardev", format!("socket,id=agent,path={}", places.socket.display()));
+    words.add("-chardev", format!("socket,id=agent,path={}", places.agent.display()));
+    words.add("-chardev", format!("socket,id=monitor,path={}", places.monitor.display()));
+    words.add("-mon", "chardev=monitor,mode=readline".to_owned());
     words.add("-device", "virtio-serial-pci,bus=pcie.0".to_owned());
     words.add("-device", "virtserialport,chardev=agent,name=agent".to_owned());
     Ok(words.0)
@@ -172,8 +175,15 @@ mod tests {
     #[test]
     fn a_shape_becomes_arguments() {
         let here = Path::new("x");
-        let places =
-            Places { kernel: here, initramfs: here, console: here, socket: here, folder: here, disks: &[] };
+        let places = Places {
+            kernel: here,
+            initramfs: here,
+            console: here,
+            agent: here,
+            monitor: here,
+            folder: here,
+            disks: &[],
+        };
         let text = arguments(&Shape::two_socket(), &places).unwrap().join(" ");
         for part in [
             "-smp 16,sockets=2,dies=2,cores=2,threads=2",

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::cache::key;
 use crate::debian::output;
@@ -13,10 +14,11 @@ use crate::{Cache, LabError};
 const PROGRAM: &str = "qemu-system-x86_64";
 const BUILD: &str = include_str!("build.sh");
 /// In the order they are applied.
-const PATCHES: [(&str, &str); 3] = [
+const PATCHES: [(&str, &str); 4] = [
     ("0001-interrupts-under-the-lock.patch", include_str!("0001-interrupts-under-the-lock.patch")),
     ("0002-jump-caches.patch", include_str!("0002-jump-caches.patch")),
     ("0003-pages-filled-anew.patch", include_str!("0003-pages-filled-anew.patch")),
+    ("0004-injected-once.patch", include_str!("0004-injected-once.patch")),
 ];
 /// What the patches are for.
 const VERSION: &str = "1:7.2+";
@@ -63,8 +65,11 @@ impl Emulator {
 
     /// The patched one if the cache has it, else this machine's.
     pub(crate) fn best(cache: &Cache) -> Self {
-        let patched = Self::is_cached(cache).then(|| Self::patched(cache).ok()).flatten();
-        patched.unwrap_or_else(|| Self { program: PROGRAM.into() })
+        static NAME: OnceLock<Option<String>> = OnceLock::new();
+        let name = NAME.get_or_init(|| version().ok().map(|version| name(&version)));
+        let cached = name.as_ref().filter(|name| cache.has("emulator", name));
+        let program = cached.map(|name| cache.root().join("emulator").join(name).join(PROGRAM));
+        Self { program: program.unwrap_or_else(|| PROGRAM.into()) }
     }
 
     /// The program and its first arguments.
