@@ -3,7 +3,11 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "lab/forced.rs"]
+mod forced;
 mod lab;
+#[path = "lab/libvirt.rs"]
+mod libvirt;
 
 use std::path::Path;
 use std::process::Command;
@@ -126,11 +130,11 @@ fn start(lab: &Lab, change: &str) {
 /// Waits until a line is in a file.
 fn wait_for(lab: &Lab, file: &str, line: &str) {
     let script = format!(
-        "for i in $(seq 500); do grep -q '{line}' {file} && exit 0; kill -0 $(cat /pid) || break; sleep 0.1; done
+        "for i in $(seq 1500); do grep -q '{line}' {file} && exit 0; kill -0 $(cat /pid) || break; sleep 0.1; done
          grep -q '{line}' {file} && exit 0; cat /console /log; kill -0 $(cat /pid) || exit 1
-         grep . /proc/$(pidof pinion-launcher)/task/*/stack; exit 4"
+         grep . /proc/$(pidof pinion-launcher qemu-system-x86_64)/task/*/stack; exit 4"
     );
-    let output = sh(lab, &script, Duration::from_secs(100));
+    let output = sh(lab, &script, LONG);
     match output.code {
         Some(0) => {}
         Some(4) => {
@@ -213,14 +217,15 @@ fn host_is_quiet(lab: &Lab, cpus: &[u64]) {
 }
 
 /// A host with the virtual function made; the test is given what the host is like before.
-fn on_host(name: &str, test: impl Fn(&Lab, &str)) {
+fn on_host(name: &str, files: &Files, set_up: impl Fn(&Lab), test: impl Fn(&Lab, &str)) {
     let folder = tempfile::tempdir().unwrap();
     let admin = nvme_admin(folder.path());
-    let files = Files::new().with_program("/usr/bin/nvme-admin", &admin).unwrap();
+    let files = files.clone().with_program("/usr/bin/nvme-admin", &admin).unwrap();
     on_lab(name, &Shape::devices(), SCRIPT, &files, |lab| {
         lab.put("/vm.yaml", SPEC.as_bytes(), 0o644).unwrap();
         lab.put("/names.yaml", NAMES.as_bytes(), 0o644).unwrap();
         make_function(lab);
+        set_up(lab);
         let before = must(lab, STATE, QUICK);
         test(lab, &before);
     });
@@ -228,7 +233,25 @@ fn on_host(name: &str, test: impl Fn(&Lab, &str)) {
 
 #[test]
 fn functions_of_every_kind_are_used_and_their_interrupts_placed() {
-    on_host("functions", |lab, before| {
+    on_host(
+        "functions",
+        &Files::new(),
+        |_| (),
+        |lab, before| {
+            used(lab);
+            assert_eq!(must(lab, STATE, QUICK), before);
+        },
+    );
+}
+
+#[test]
+fn functions_of_every_kind_are_used_on_qemu_and_their_interrupts_placed() {
+    let Some(files) = libvirt::files(Files::new()) else { return };
+    let set_up = |lab: &Lab| {
+        libvirt::start(lab);
+        forced::force(lab);
+    };
+    on_host("functions-libvirt", &files, set_up, |lab, before| {
         used(lab);
         assert_eq!(must(lab, STATE, QUICK), before);
     });
@@ -236,12 +259,12 @@ fn functions_of_every_kind_are_used_and_their_interrupts_placed() {
 
 #[test]
 fn what_cannot_be_had_is_told_and_changes_nothing() {
-    on_host("refused", refused);
+    on_host("refused", &Files::new(), |_| (), refused);
 }
 
 #[test]
 fn the_host_is_as_before_wherever_a_launcher_is_killed() {
-    on_host("killed", killed);
+    on_host("killed", &Files::new(), |_| (), killed);
 }
 
 fn used(lab: &Lab) {

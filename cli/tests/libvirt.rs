@@ -251,7 +251,7 @@ fn debian_starts_on_qemu_by_its_boot_loader_with_a_picture_and_its_agent_answers
     on_lab("libvirt-bios", &Shape::one_node(1792), "", &files, |lab| {
         libvirt::start(lab);
         shown(lab);
-        whole(lab);
+        whole(lab, "bios: {}", "Linux version");
     });
 }
 
@@ -273,14 +273,16 @@ fn shown(lab: &Lab) {
     );
 }
 
-/// With a TPM and a channel to its agent, and without graphics, whose text would take the guest minutes.
+/// With a TPM and a channel to its agent, and without graphics, whose text would take the guest minutes. The firmware is
+/// put in place of `FIRMWARE`.
 const WITH_AGENT: &str = r#"
 apiVersion: kubevirt.io/v1
 kind: VirtualMachineInstance
 metadata: {name: whole}
 spec:
   domain:
-    memory: {guest: 512Mi}
+    memory: {guest: 640Mi}
+    firmware: {bootloader: {FIRMWARE}}
     devices:
       tpm: {}
       disks: [{name: root, bootOrder: 1}, {name: seed}]
@@ -294,27 +296,16 @@ spec:
 "#;
 
 /// From the firmware to the power button.
-fn whole(lab: &Lab) {
-    start(lab, "auto", WITH_AGENT, "CLOUD-INIT /dev/tpm0");
+fn whole(lab: &Lab, firmware: &str, first: &str) {
+    start(lab, "auto", &WITH_AGENT.replace("FIRMWARE", firmware), first);
+    wait(lab, "CLOUD-INIT /dev/tpm0");
+    let log = must(lab, "cat /log", QUICK);
+    assert!(log.contains("on QEMU, through libvirt: spec.domain."), "{log}");
     agent(lab);
     must(lab, "kill $(cat /pid)", QUICK);
     let told = sh(lab, LEFT, LONG).text();
     assert_eq!(told, format!("default/whole: the guest powered off{NOTHING_SMALL}"));
 }
-
-/// By EFI firmware, and its boot loader in the EFI system partition.
-const BY_EFI: &str = "
-apiVersion: kubevirt.io/v1
-kind: VirtualMachineInstance
-metadata: {name: efi}
-spec:
-  terminationGracePeriodSeconds: 1
-  domain:
-    memory: {guest: 640Mi}
-    firmware: {bootloader: {efi: {secureBoot: false}}}
-    devices: {disks: [{name: root, bootOrder: 1}]}
-  volumes: [{name: root, hostDisk: {path: /dev/vdb, type: Disk}}]
-";
 
 /// Debian's QEMU 7.2, where the lab has no better one, ends with an assertion where a guest of its guest writes CR8 while an interrupt is
 /// pending and that write is not intercepted, as at the end of each interrupt of EFI firmware. KVM intercepts it where the
@@ -325,18 +316,14 @@ const WITHOUT_CR8: &str = "
     chmod +x /usr/bin/qemu-system-x86_64";
 
 #[test]
-fn debian_starts_on_qemu_by_efi() {
+fn debian_starts_on_qemu_by_efi_and_its_agent_answers() {
     let Some(files) = with_debian() else { return };
     on_lab("libvirt-efi", &Shape::one_node(1792), "", &files, |lab| {
         libvirt::start(lab);
         if !Emulator::is_cached(&Cache::of_user()) {
             must(lab, WITHOUT_CR8, QUICK);
         }
-        start(lab, "auto", BY_EFI, "efi: EFI v2");
-        wait(lab, "Run /init as init process");
-        let log = must(lab, "cat /log", QUICK);
-        assert!(log.contains("on QEMU, through libvirt: spec.domain.firmware.bootloader: natively"), "{log}");
-        end(lab);
+        whole(lab, "efi: {secureBoot: false}", "efi: EFI v2");
     });
 }
 
