@@ -35,11 +35,12 @@ pub(crate) struct Steps {
     began: Instant,
     tally: Tally,
     failures: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Steps {
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), tally: Tally::default(), failures: Vec::new() }
+        Self { began: Instant::now(), tally: Tally::default(), failures: Vec::new(), notes: Vec::new() }
     }
 
     /// Does one step; `repeat` is the command that does it alone. Says whether it went well.
@@ -69,9 +70,17 @@ impl Steps {
         well
     }
 
+    /// Something to be told again in the summary.
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
     /// The summary, its last line alone: `N passed, N failed, N skipped`.
     pub(crate) fn end(self) -> std::process::ExitCode {
         println!("\n{:.0} s in all", self.began.elapsed().as_secs_f32());
+        for note in &self.notes {
+            println!("{note}");
+        }
         for failure in &self.failures {
             println!("failed: {failure}");
         }
