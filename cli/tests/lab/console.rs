@@ -15,7 +15,7 @@ const SILENT: i32 = 9;
 pub(crate) fn wait(lab: &Lab, says: &str, limit: Duration) {
     let script = format!(
         "S=; Q=0; while ! grep -q '{says}' /console; do kill -0 $(cat /pid) || break; N=$(wc -c < /console); \
-         [ \"$N\" = \"$S\" ] && Q=$((Q + 1)) || Q=0; S=$N; [ $Q -gt 1000 ] && exit {SILENT}; sleep 0.1; done; \
+         [ \"$N\" = \"$S\" ] && Q=$((Q + 1)) || Q=0; S=$N; [ $Q -gt 2500 ] && exit {SILENT}; sleep 0.1; done; \
          grep -q '{says}' /console && exit 0; tail -c 3000 /console; cat /log; tail -n 5 /var/log/libvirt/qemu/*.log; exit 1"
     );
     let output = sh(lab, &script, limit);
