@@ -78,9 +78,9 @@ impl Targets {
             let files = package.targets.iter().filter(|t| t.kind.iter().any(|k| k == "test"));
             names.extend(files.map(|t| t.name.clone()));
         }
-        // Files of the same name are run together, and among those that need no lab.
+        // Files of the same name are run together.
         let Self { in_lab, others } = &mut targets;
-        in_lab.retain(|name| !others.contains(name));
+        others.retain(|name| !in_lab.contains(name));
         Ok(targets)
     }
 }
@@ -212,6 +212,7 @@ mod tests {
         let has = |names: &[String], name: &str| names.iter().any(|n| n == name);
         assert!(has(&targets.in_lab, "guest") && has(&targets.in_lab, "host"), "{targets:?}");
         assert!(has(&targets.others, "planner") && !has(&targets.others, "guest"), "{targets:?}");
+        assert!(targets.others.iter().all(|name| !has(&targets.in_lab, name)), "{targets:?}");
     }
 
     #[test]

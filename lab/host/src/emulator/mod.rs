@@ -14,11 +14,12 @@ use crate::{Cache, LabError};
 const PROGRAM: &str = "qemu-system-x86_64";
 const BUILD: &str = include_str!("build.sh");
 /// In the order they are applied.
-const PATCHES: [(&str, &str); 4] = [
+const PATCHES: [(&str, &str); 5] = [
     ("0001-interrupts-under-the-lock.patch", include_str!("0001-interrupts-under-the-lock.patch")),
     ("0002-jump-caches.patch", include_str!("0002-jump-caches.patch")),
     ("0003-pages-filled-anew.patch", include_str!("0003-pages-filled-anew.patch")),
     ("0004-injected-once.patch", include_str!("0004-injected-once.patch")),
+    ("0005-translations-of-nested-guests.patch", include_str!("0005-translations-of-nested-guests.patch")),
 ];
 /// What the patches are for.
 const VERSION: &str = "1:7.2+";
