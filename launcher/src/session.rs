@@ -164,17 +164,17 @@ impl Session {
     }
 
     /// Whoever keeps the host makes the guest's CPUs its own now that its threads are there, and writes a byte then.
-    /// A signal ends the wait too, and so does time: the certificate then says what is missing.
-    fn wait_for_host(&self, signals: &SignalFd) {
-        let Some(fd) = self.spec.wait_fd else { return };
+    /// A signal ends the wait too, and so does time: the certificate then says what is missing. Whether the host was heard.
+    fn wait_for_host(&self, signals: &SignalFd) -> bool {
+        let Some(fd) = self.spec.wait_fd else { return false };
         let options =
             OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).clone();
-        let Ok(go) = options.open(format!("/proc/self/fd/{fd}")) else { return };
+        let Ok(go) = options.open(format!("/proc/self/fd/{fd}")) else { return false };
         let mut fds =
             [PollFd::new(go.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::try_from(HOST_WITHIN).unwrap_or(PollTimeout::MAX));
         // Heard: the next wait is for the next byte.
-        let _ = nix::unistd::read(&go, &mut [0]);
+        nix::unistd::read(&go, &mut [0]).is_ok_and(|bytes| bytes > 0)
     }
 
     fn verify_and_run(&mut self, armed: Box<dyn ArmedGuest>, signals: &SignalFd, console: Console) -> End {
@@ -232,8 +232,11 @@ impl Session {
             }
             self.events.tell(&Event::Warning { what: FORGOTTEN.to_owned() });
             self.events.tell(&Event::Armed);
-            self.wait_for_host(signals);
+            let heard = self.wait_for_host(signals);
             certificate = auditor.check(Depth::Everything).certificate;
+            if !heard {
+                break;
+            }
         }
         certificate
     }
