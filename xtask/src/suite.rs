@@ -43,7 +43,7 @@ pub(crate) fn suite() -> ExitCode {
     steps.step("tests", &show(&cargo(&words)), || Ok(run(&words, &[])?.tally));
     let words = [&TEST[..], &["--doc"]].concat();
     steps.step("tests in documentation", &show(&cargo(&words)), || Ok(run(&words, &[])?.tally));
-    steps.step("programs for the lab", "cargo build --profile emulated", || {
+    steps.step("programs for the lab", "cargo build --workspace --bins --profile emulated", || {
         Programs::built()?;
         Ok(Tally::default())
     });
@@ -90,7 +90,7 @@ fn selected(targets: &[String]) -> Vec<&str> {
 }
 
 /// Runs the tests that boot lab hosts. A host's emulated CPUs share those of this machine with whatever else it does, so
-/// that one in some hundred waits runs into its limit: a few that fail are run again, and told as unstable where they
+/// that a wait may run into its limit now and then: a few tests that fail are run again, and told as unstable where they
 /// pass then. What fails twice has failed.
 fn in_lab(words: &[&str], unstable: &mut Vec<String>) -> anyhow::Result<Tally> {
     let Outcome { mut tally, failed } = run(words, &[])?;

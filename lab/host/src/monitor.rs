@@ -12,12 +12,14 @@ use std::time::Duration;
 const SILENCE: Duration = Duration::from_millis(500);
 const MOST: usize = 4 << 20;
 
-/// Writes registers and interrupt controllers of so many CPUs to a file. QEMU has connected to `monitor` when it started.
+/// Writes registers and interrupt controllers of so many CPUs to a file. QEMU has connected to `monitor` when it started,
+/// once: who asks again gets nothing, and does not wait for it.
 pub(crate) fn record(monitor: &UnixListener, cpus: u32, to: &Path) {
     let _ = ask(monitor, cpus).and_then(|text| std::fs::write(to, text));
 }
 
 fn ask(monitor: &UnixListener, cpus: u32) -> std::io::Result<Vec<u8>> {
+    monitor.set_nonblocking(true)?;
     let (mut stream, _) = monitor.accept()?;
     stream.set_read_timeout(Some(SILENCE))?;
     let mut questions = String::from("info status\ninfo registers -a\ninfo pic\n");
