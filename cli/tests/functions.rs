@@ -118,6 +118,10 @@ fn make_function(lab: &Lab) {
     must(lab, &script, QUICK);
 }
 
+/// Where the threads of `pinion run` and of what it has started are in the kernel.
+const STACKS: &str =
+    "for p in $(cat /pid) $(pidof pinion-launcher qemu-system-x86_64); do grep . /proc/$p/task/*/stack; done";
+
 fn start(lab: &Lab, change: &str) {
     let command = format!(
         "{change} /vm.yaml > /now.yaml; rm -f /console /log /cert.json
@@ -130,9 +134,9 @@ fn start(lab: &Lab, change: &str) {
 /// Waits until a line is in a file.
 fn wait_for(lab: &Lab, file: &str, line: &str) {
     let script = format!(
-        "for i in $(seq 1500); do grep -q '{line}' {file} && exit 0; kill -0 $(cat /pid) || break; sleep 0.1; done
-         grep -q '{line}' {file} && exit 0; cat /console /log; kill -0 $(cat /pid) || exit 1
-         grep . /proc/$(pidof pinion-launcher qemu-system-x86_64)/task/*/stack; exit 4"
+        "end=$(($(date +%s) + 150))
+         while [ $(date +%s) -lt $end ]; do grep -q '{line}' {file} && exit 0; kill -0 $(cat /pid) || break; sleep 0.1; done
+         grep -q '{line}' {file} && exit 0; cat /console /log; kill -0 $(cat /pid) || exit 1; {STACKS}; exit 4"
     );
     let output = sh(lab, &script, LONG);
     match output.code {
@@ -146,11 +150,12 @@ fn wait_for(lab: &Lab, file: &str, line: &str) {
 }
 
 fn wait_for_end(lab: &Lab) {
-    must(
-        lab,
-        "for i in $(seq 300); do kill -0 $(cat /pid) 2>/dev/null || exit 0; sleep 0.1; done; cat /log; exit 1",
-        LONG,
+    let script = format!(
+        "end=$(($(date +%s) + 60))
+         while [ $(date +%s) -lt $end ]; do kill -0 $(cat /pid) 2>/dev/null || exit 0; sleep 0.1; done
+         cat /log; {STACKS}; exit 1"
     );
+    must(lab, &script, LONG);
 }
 
 fn tell_guest(lab: &Lab, word: &str) {

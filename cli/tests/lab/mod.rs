@@ -17,9 +17,8 @@ const ATTEMPTS: usize = 3;
 /// The emulated host does not answer any more, or a guest in it stands still: what was waited for.
 pub(crate) struct Frozen(pub(crate) String);
 
-/// Boots a lab host whose guests run `script`, and tests on it. Emulation of a virtual machine inside a virtual
-/// machine now and then stops for good when processes that use KVM are killed: that is the emulator's
-/// fault and says nothing about Pinion, so the test runs again, on a fresh host.
+/// Boots a lab host whose guests run `script`, and tests on it. Debian's own QEMU now and then stops one of the host's
+/// CPUs for good (`docs/decisions/0008`): that says nothing about Pinion, so the test runs again, on a fresh host.
 pub(crate) fn on_lab(name: &str, shape: &Shape, script: &str, files: &Files, test: impl Fn(&Lab)) {
     let attempt = || {
         let lab = lab(name, shape, script, files);

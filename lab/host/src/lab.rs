@@ -205,10 +205,7 @@ impl Lab {
         stream.set_read_timeout(Some(limit.saturating_add(ANSWER_WITHIN))).map_err(lost)?;
         send(stream, &Request { id, what }, body).map_err(lost)?;
         loop {
-            let (answer, body): (Answer, _) = receive(stream).map_err(|e| {
-                monitor::record(&self.monitor, self.cpus, &self.folder.join("cpus"));
-                lost(e)
-            })?;
+            let (answer, body): (Answer, _) = receive(stream).map_err(lost)?;
             match answer {
                 Answer { id: other, .. } if other != id => {}
                 Answer { what: Outcome::Printed(from), .. } => see(from, &body),
@@ -228,6 +225,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            monitor::record(&self.monitor, self.cpus, &self.folder.join("cpus"));
+        }
         let stream = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = stream.0.shutdown(Shutdown::Both);
         let _ = self.qemu.kill();

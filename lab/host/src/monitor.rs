@@ -1,6 +1,6 @@
-//! What stands in the emulated CPUs of a lab host that does not answer any more: QEMU is asked, by its monitor.
+//! What stands in the emulated CPUs of a lab host whose test has failed: QEMU is asked, by its monitor.
 //!
-//! Called by a lab on the thread that waited in vain. For people who look for the fault: nothing hangs on it, and nothing
+//! Called by a lab when it is dropped, on the thread of the test. For people who look for the fault: nothing hangs on it, and nothing
 //! that goes wrong here is told.
 
 use std::io::{Read, Write};
@@ -12,8 +12,8 @@ use std::time::Duration;
 const SILENCE: Duration = Duration::from_millis(500);
 const MOST: usize = 4 << 20;
 
-/// Writes registers and interrupt controllers of so many CPUs to a file. QEMU has connected to `monitor` when it started,
-/// once: who asks again gets nothing, and does not wait for it.
+/// Writes registers and interrupt controllers of so many CPUs to a file. QEMU has connected to `monitor` when it started:
+/// where it has ended since, nothing is written, and nothing waited for.
 pub(crate) fn record(monitor: &UnixListener, cpus: u32, to: &Path) {
     let _ = ask(monitor, cpus).and_then(|text| std::fs::write(to, text));
 }

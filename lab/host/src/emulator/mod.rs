@@ -1,6 +1,6 @@
 //! The QEMU that lab hosts run in: Debian's sources with the patches of this folder, else Debian's own program.
 //!
-//! Called by labs, which take the best that is there, and by `cargo xtask setup`, which has it built. In the cache.
+//! Called by labs, which take the best that is there, and by `cargo xtask test`, which has it built. In the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,13 @@ use crate::{Cache, LabError};
 const PROGRAM: &str = "qemu-system-x86_64";
 const BUILD: &str = include_str!("build.sh");
 /// In the order they are applied.
-const PATCHES: [(&str, &str); 5] = [
+const PATCHES: [(&str, &str); 6] = [
     ("0001-interrupts-under-the-lock.patch", include_str!("0001-interrupts-under-the-lock.patch")),
     ("0002-jump-caches.patch", include_str!("0002-jump-caches.patch")),
     ("0003-pages-filled-anew.patch", include_str!("0003-pages-filled-anew.patch")),
     ("0004-injected-once.patch", include_str!("0004-injected-once.patch")),
     ("0005-translations-of-nested-guests.patch", include_str!("0005-translations-of-nested-guests.patch")),
+    ("0006-memory-maps.patch", include_str!("0006-memory-maps.patch")),
 ];
 /// What the patches are for.
 const VERSION: &str = "1:7.2+";
@@ -44,7 +45,7 @@ impl Emulator {
         ("patch", "/usr/bin/patch"),
     ];
 
-    /// From the cache, else built: about three minutes of two CPUs, and the network.
+    /// From the cache, else built: three to seven minutes of two CPUs, and the network.
     ///
     /// # Errors
     /// When it is not in the cache and cannot be built here, or this machine's QEMU is of another version.
