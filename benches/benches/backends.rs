@@ -68,7 +68,10 @@ fn main() {
         for ((name, _), runs) in ways.iter().zip(&all) {
             let mut figures = figures(runs);
             let shown = three(&mut figures);
-            println!("  {name:<16} {shown:<28} {:.2} times the first", median(&figures) / ours);
+            let times = median(&figures) / ours;
+            let beside =
+                if times.is_finite() { format!("{times:.2} times the first") } else { String::new() };
+            println!("  {name:<16} {shown:<28} {beside}");
         }
     };
     show("time to the guest's init, s", |run| run.seconds);

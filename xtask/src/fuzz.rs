@@ -17,7 +17,7 @@ use crate::step::{Steps, Tally};
 use crate::workspace::{Metadata, cargo, root, show, target};
 
 /// Workspaces of fuzz targets.
-pub(crate) const FUZZ_FOLDERS: [&str; 2] = ["vmm/fuzz", "node-agent/fuzz"];
+pub(crate) const FUZZ_FOLDERS: [&str; 3] = ["vmm/fuzz", "node-agent/fuzz", "launcher/libvirt/fuzz"];
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{ExitCode, Stdio};
+use std::time::Instant;
 
 use anyhow::Context;
 use pinion_lab::Programs;
@@ -40,9 +41,11 @@ pub(crate) fn suite() -> ExitCode {
         }
     };
     let words = [&TEST[..], &["--lib", "--bins"], &selected(&targets.others)].concat();
-    steps.step("tests", &show(&cargo(&words)), || Ok(run(&words, &[])?.tally));
+    steps.step("tests", &show(&cargo(&words)), || Ok(run(&words, &[], Progress::Silent)?.tally));
     let words = [&TEST[..], &["--doc"]].concat();
-    steps.step("tests in documentation", &show(&cargo(&words)), || Ok(run(&words, &[])?.tally));
+    steps.step("tests in documentation", &show(&cargo(&words)), || {
+        Ok(run(&words, &[], Progress::Silent)?.tally)
+    });
     steps.step("programs for the lab", "cargo build --workspace --bins --profile emulated", || {
         Programs::built()?;
         Ok(Tally::default())
@@ -93,19 +96,27 @@ fn selected(targets: &[String]) -> Vec<&str> {
 /// that a wait may run into its limit now and then: a few tests that fail are run again, and told as unstable where they
 /// pass then. What fails twice has failed.
 fn in_lab(words: &[&str], unstable: &mut Vec<String>) -> anyhow::Result<Tally> {
-    let Outcome { mut tally, failed } = run(words, &[])?;
+    let Outcome { mut tally, failed } = run(words, &[], Progress::EachTest)?;
     if failed.is_empty() || failed.len() > RUN_AGAIN {
         return Ok(tally);
     }
     println!("once more: {}", failed.join(" "));
     let filter: Vec<&str> = std::iter::once("--exact").chain(failed.iter().map(String::as_str)).collect();
-    let again = run(words, &filter)?;
+    let again = run(words, &filter, Progress::EachTest)?;
     let passed = failed.into_iter().filter(|name| !again.failed.contains(name));
     unstable.extend(passed.take(usize::try_from(again.tally.passed).unwrap_or(0)));
     let cured = u64::try_from(unstable.len()).unwrap_or(0);
     tally.passed += cured;
     tally.failed = tally.failed.saturating_sub(cured);
     Ok(tally)
+}
+
+/// What is told of tests that pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Silent,
+    /// A line for each, with the time since the one before: tests in the lab run one after the other.
+    EachTest,
 }
 
 /// What a run of tests came to.
@@ -116,17 +127,23 @@ struct Outcome {
 }
 
 /// Runs `cargo test` and counts. One that fails without a failed test (it did not compile) counts as one.
-fn run(words: &[&str], of_harness: &[&str]) -> anyhow::Result<Outcome> {
+fn run(words: &[&str], of_harness: &[&str], progress: Progress) -> anyhow::Result<Outcome> {
     let mut command = cargo(words);
     command.args(["--", "--show-output"]).args(of_harness).stdout(Stdio::piped()).current_dir(root());
     let mut child = command.spawn().context("cannot run cargo")?;
     let mut reading = Reading::default();
+    let mut before = Instant::now();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = line?;
             let line = String::from_utf8_lossy(&line);
             if reading.line(&line) {
                 println!("{line}");
+            } else if let Some(name) = passed(&line).filter(|_| progress == Progress::EachTest) {
+                println!("{:>6.0} s  {name}", before.elapsed().as_secs_f32());
+            }
+            if is_result(&line) {
+                before = Instant::now();
             }
         }
     }
@@ -136,6 +153,15 @@ fn run(words: &[&str], of_harness: &[&str]) -> anyhow::Result<Outcome> {
         tally.failed = tally.failed.max(1);
     }
     Ok(Outcome { tally, failed })
+}
+
+/// The name of a test that has passed.
+fn passed(line: &str) -> Option<&str> {
+    line.trim_end().strip_prefix("test ")?.strip_suffix(" ... ok")
+}
+
+fn is_result(line: &str) -> bool {
+    passed(line).is_some() || line.starts_with("test ") && line.trim_end().ends_with("FAILED")
 }
 
 /// What was read of the test harness's output.
@@ -182,7 +208,7 @@ impl Reading {
                 self.said = true;
                 return true;
             }
-            other if other.starts_with("test ") && other.ends_with("FAILED") => return true,
+            other if is_result(other) && passed(other).is_none() => return true,
             other => {
                 let name = other.strip_prefix("    ").filter(|n| !n.contains(' ') && !n.is_empty());
                 self.list.extend(name.filter(|_| self.in_failures).map(str::to_owned));
@@ -255,6 +281,15 @@ mod tests {
         reading.line("test result: FAILED. 1 passed; 2 failed; 0 ignored");
         reading.line("test result: ok. 1 passed; 0 failed; 0 ignored");
         assert_eq!(reading.failed, ["a", "b::c"]);
+    }
+
+    #[test]
+    fn tests_that_passed_are_named_with_their_time() {
+        assert_eq!(passed("test a::b ... ok\n"), Some("a::b"));
+        assert_eq!([passed("test a ... FAILED"), passed("test result: ok. 1 passed")], [None; 2]);
+        assert!(
+            is_result("test a ... ok") && is_result("test a ... FAILED") && !is_result("test result: ok. 1")
+        );
     }
 
     #[test]
