@@ -50,12 +50,10 @@ impl Cache {
         key: &str,
         make: impl FnOnce(&Path) -> Result<(), LabError>,
     ) -> Result<PathBuf, LabError> {
-        let place = self.root.join(kind).join(key);
-        if place.is_dir() {
-            // So that it counts as used now.
-            let _ = File::open(&place).and_then(|f| f.set_modified(SystemTime::now()));
+        if let Some(place) = self.held(kind, key) {
             return Ok(place);
         }
+        let place = self.root.join(kind).join(key);
         let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
         let draft = self.root.join(kind).join(format!(".{key}.{}.{number}", std::process::id()));
         let _ = fs::remove_dir_all(&draft);
@@ -73,6 +71,16 @@ impl Cache {
         }
         self.trim(kind);
         Ok(place)
+    }
+
+    /// The folder of an entry that is there, which counts as used now.
+    pub(crate) fn held(&self, kind: &str, key: &str) -> Option<PathBuf> {
+        let place = self.root.join(kind).join(key);
+        if !place.is_dir() {
+            return None;
+        }
+        let _ = File::open(&place).and_then(|f| f.set_modified(SystemTime::now()));
+        Some(place)
     }
 
     /// Whether an entry is there.
@@ -106,5 +114,31 @@ impl Cache {
         for old in self.entries(kind).into_iter().skip(KEPT) {
             let _ = fs::remove_dir_all(old);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_used_for_longest_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache { root: folder.path().to_owned() };
+        let make = |key: &str| {
+            cache
+                .entry("kind", key, |place| {
+                    fs::write(place.join("file"), key).map_err(LabError::file("write", place))
+                })
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        };
+        ["a", "b", "c", "d"].into_iter().for_each(make);
+        assert!(cache.held("kind", "a").is_some());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        make("e");
+        let left: Vec<bool> = ["a", "b", "c", "d", "e"].iter().map(|key| cache.has("kind", key)).collect();
+        assert_eq!(left, [true, false, true, true, true]);
+        assert!(cache.held("kind", "b").is_none() && cache.held("other", "a").is_none());
     }
 }

@@ -69,9 +69,8 @@ impl Emulator {
     pub(crate) fn best(cache: &Cache) -> Self {
         static NAME: OnceLock<Option<String>> = OnceLock::new();
         let name = NAME.get_or_init(|| version().ok().map(|version| name(&version)));
-        let cached = name.as_ref().filter(|name| cache.has("emulator", name));
-        let program = cached.map(|name| cache.root().join("emulator").join(name).join(PROGRAM));
-        Self { program: program.unwrap_or_else(|| PROGRAM.into()) }
+        let held = name.as_ref().and_then(|name| cache.held("emulator", name));
+        Self { program: held.map_or_else(|| PROGRAM.into(), |folder| folder.join(PROGRAM)) }
     }
 
     /// The program and its first arguments.
