@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use pinion_api::VirtualMachineInstance;
+use pinion_device_plugin::Offer;
 use pinion_machine::{Bdf, Binding, Machine, binding, obstacles};
 use pinion_planner::Request;
 use pinion_resources::{DEFAULT_PATH, MAX_BYTES, Resources};
@@ -66,6 +67,24 @@ impl DeviceNames {
         }
     }
 
+    /// What the names stand for on this machine, and what of it can be given.
+    ///
+    /// # Errors
+    /// [`Failure::Invalid`] when a device has two names.
+    pub(crate) fn offer(&self, machine: &Machine) -> Result<Offer, Failure> {
+        self.unambiguous(machine).map_err(Failure::invalid)?;
+        Ok(Offer::new(machine, &self.resources))
+    }
+
+    fn unambiguous(&self, machine: &Machine) -> Result<(), NamesError> {
+        let conflicts = self.resources.conflicts(machine);
+        if conflicts.is_empty() {
+            return Ok(());
+        }
+        let problems = conflicts.iter().map(ToString::to_string).collect();
+        Err(NamesError::Wrong { path: self.path.clone(), problems })
+    }
+
     /// What a VM needs, its devices included.
     ///
     /// # Errors
@@ -95,11 +114,7 @@ impl DeviceNames {
     }
 
     fn check(&self, machine: &Machine, field: String, name: &str, wanted: Wanted) -> Result<(), NamesError> {
-        let conflicts = self.resources.conflicts(machine);
-        if !conflicts.is_empty() {
-            let problems = conflicts.iter().map(ToString::to_string).collect();
-            return Err(NamesError::Wrong { path: self.path.clone(), problems });
-        }
+        self.unambiguous(machine)?;
         let name = name.to_owned();
         let Some(functions) = self.resources.functions(&name, machine).filter(|f| !f.is_empty()) else {
             return Err(NamesError::NoneFound { field, name, path: self.path.clone() });

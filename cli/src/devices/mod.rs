@@ -7,6 +7,7 @@
 pub(crate) mod bind;
 mod document;
 mod picture;
+mod resources;
 mod words;
 
 use crate::arguments::{DeviceFormat, DeviceListOptions, DevicesCommand, DevicesOptions};
@@ -23,6 +24,7 @@ pub(crate) fn run(options: &DevicesOptions) -> Result<(), Failure> {
         None => list(&options.list),
         Some(DevicesCommand::Bind(these)) => bind::bind(&these.addresses),
         Some(DevicesCommand::Unbind(these)) => bind::unbind(&these.addresses),
+        Some(DevicesCommand::Resources(options)) => resources::show(options),
     }
 }
 

@@ -105,6 +105,11 @@ struct RawSelector {
 }
 
 impl Resources {
+    /// The names, as the file has them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|r| r.name.as_str())
+    }
+
     /// Whether devices of that name are bound to `vfio-pci` for a guest that asks for one (`bind: true`).
     #[must_use]
     pub fn binds(&self, name: &str) -> bool {

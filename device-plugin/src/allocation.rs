@@ -1,0 +1,129 @@
+//! What a container gets with the units that it was given: device nodes, and the addresses by name.
+//!
+//! Source: KubeVirt's launcher, which looks for the addresses of its devices in `PCI_RESOURCE_…`; the kernel's
+//! `Documentation/driver-api/vfio.rst` for the nodes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use pinion_machine::Bdf;
+
+use crate::{Health, Unit, UnitId};
+
+/// The node by which all VFIO groups are opened.
+const CONTAINER: &str = "/dev/vfio/vfio";
+
+/// Functions that have a node of their own (`/dev/vfio/devices/vfioN`, kernels with `CONFIG_VFIO_DEVICE_CDEV`).
+pub type VfioNodes = BTreeMap<Bdf, PathBuf>;
+
+/// What comes with some units.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    /// Variables of the container's environment.
+    pub environment: BTreeMap<String, String>,
+    /// Device nodes, each at the same path inside; read and written.
+    pub nodes: Vec<PathBuf>,
+}
+
+/// Why units cannot be given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AllocationError {
+    /// There is no such unit.
+    #[error("{name} has no device {id}")]
+    Unknown {
+        /// The resource.
+        name: String,
+        /// What was asked for.
+        id: String,
+    },
+    /// It cannot be given now.
+    #[error("Device {id} of {name} cannot be given: {}", causes(.health))]
+    Unhealthy {
+        /// The resource.
+        name: String,
+        /// The unit.
+        id: UnitId,
+        /// Why not.
+        health: Health,
+    },
+}
+
+fn causes(health: &Health) -> String {
+    let causes: Vec<String> = health.causes().iter().map(ToString::to_string).collect();
+    causes.join("; ")
+}
+
+/// What a container gets that was given these units of a resource, in the order in which it was given them.
+///
+/// # Errors
+/// [`AllocationError`] for the first unit that there is not, or that cannot be given.
+pub fn allocation<'a>(
+    name: &str,
+    units: &[Unit],
+    given: impl IntoIterator<Item = &'a str>,
+    own_nodes: &VfioNodes,
+) -> Result<Allocation, AllocationError> {
+    let mut addresses: Vec<String> = Vec::new();
+    let mut nodes = vec![PathBuf::from(CONTAINER)];
+    for id in given {
+        let unknown = || AllocationError::Unknown { name: name.to_owned(), id: id.to_owned() };
+        let unit = units.iter().find(|u| u.id.to_string() == id).ok_or_else(unknown)?;
+        if !unit.health.is_healthy() {
+            let health = unit.health.clone();
+            return Err(AllocationError::Unhealthy { name: name.to_owned(), id: unit.id, health });
+        }
+        addresses.extend(unit.functions.iter().map(ToString::to_string));
+        nodes.extend(unit.groups.iter().map(|group| PathBuf::from(format!("/dev/vfio/{group}"))));
+        nodes.extend(unit.functions.iter().filter_map(|f| own_nodes.get(f).cloned()));
+    }
+    let environment = BTreeMap::from([(environment_name("PCI_RESOURCE", name), addresses.join(","))]);
+    Ok(Allocation { environment, nodes })
+}
+
+/// The variable that says which devices of a resource a container has: in capitals, with `_` for `/` and `.`; a dash stays.
+#[must_use]
+pub fn environment_name(prefix: &str, resource: &str) -> String {
+    format!("{prefix}_{}", resource.to_uppercase().replace(['/', '.'], "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cause;
+
+    fn unit(addresses: &[&str], group: u32) -> Unit {
+        let functions: Vec<Bdf> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        Unit {
+            id: UnitId(functions[0]),
+            functions,
+            groups: vec![group],
+            nodes: vec![],
+            health: Health::Healthy,
+        }
+    }
+
+    #[test]
+    fn a_container_gets_the_nodes_of_its_groups_and_the_addresses_in_order() {
+        let units = [unit(&["31:00.0", "31:00.1"], 10), unit(&["32:00.0"], 20)];
+        let own = VfioNodes::from([("31:00.0".parse().unwrap(), PathBuf::from("/dev/vfio/devices/vfio3"))]);
+        let given = ["0000:32:00.0", "0000:31:00.0"];
+        let allocation = allocation("example.com/gpu-a.b", &units, given, &own).unwrap();
+        let nodes = ["/dev/vfio/vfio", "/dev/vfio/20", "/dev/vfio/10", "/dev/vfio/devices/vfio3"];
+        assert_eq!(allocation.nodes, nodes.map(PathBuf::from));
+        let addresses = "0000:32:00.0,0000:31:00.0,0000:31:00.1".to_owned();
+        let name = "PCI_RESOURCE_EXAMPLE_COM_GPU-A_B".to_owned();
+        assert_eq!(allocation.environment, BTreeMap::from([(name, addresses)]));
+    }
+
+    #[test]
+    fn what_is_not_there_or_cannot_be_given_is_refused() {
+        let gone = Health::Unhealthy(vec![Cause::Gone("31:00.0".parse().unwrap())]);
+        let units = [Unit { health: gone, ..unit(&["31:00.0"], 10) }];
+        let refused = |id| allocation("a.b/c", &units, [id], &VfioNodes::new()).unwrap_err().to_string();
+        assert_eq!(
+            refused("0000:31:00.0"),
+            "Device 0000:31:00.0 of a.b/c cannot be given: 0000:31:00.0 is gone from the machine"
+        );
+        assert_eq!(refused("7"), "a.b/c has no device 7");
+    }
+}

@@ -1,0 +1,19 @@
+//! What of the host's devices the kubelet is offered, and what a container gets that asks for some.
+//!
+//! `offer` says which units of which resource there are and whether each can be given; `preferred` which of them are
+//! nearest to each other; `allocation` what comes with them. All of it is pure: it is given the [`pinion_machine::Machine`]
+//! and the names of devices, and neither reads the host nor changes it.
+
+#![forbid(unsafe_code)]
+
+mod allocation;
+mod health;
+mod offer;
+mod preferred;
+mod socket;
+
+pub use allocation::{Allocation, AllocationError, VfioNodes, allocation, environment_name};
+pub use health::{Cause, Health};
+pub use offer::{Offer, Offered, Problem, Unit, UnitId};
+pub use preferred::preferred;
+pub use socket::socket_name;

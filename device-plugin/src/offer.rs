@@ -1,0 +1,312 @@
+//! Units of resources: what the kubelet counts and hands out.
+//!
+//! Made anew from the machine and the names whenever either has changed. A unit is what can really be given away: of an
+//! IOMMU group all functions of one name together, since no two guests can share a group. It must never offer a function
+//! twice.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use pinion_machine::{Bdf, Machine, NodeId, group, is_bridge};
+use pinion_resources::Resources;
+
+use crate::{Cause, Health};
+
+/// What a unit is called: the lowest address of its functions, so that who reads the kubelet's files knows the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnitId(pub Bdf);
+
+impl fmt::Display for UnitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Devices that are given together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its name for the kubelet.
+    pub id: UnitId,
+    /// The functions that a guest gets, ascending.
+    pub functions: Vec<Bdf>,
+    /// Their IOMMU groups, ascending: one, and none where there is no IOMMU or they are gone.
+    pub groups: Vec<u32>,
+    /// The NUMA nodes that they hang off, ascending; none where the firmware does not say.
+    pub nodes: Vec<NodeId>,
+    /// Whether it can be given.
+    pub health: Health,
+}
+
+/// The units of one resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// The resource: `example.com/gpu`.
+    pub name: String,
+    /// Its units, ascending by id.
+    pub units: Vec<Unit>,
+}
+
+/// Something that is not offered although it is named.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Two names in one IOMMU group: whoever has the one has the other.
+    #[error(
+        "{address} ({name}) is not offered: it shares IOMMU group {group} with {other} ({other_name}), and a group can only be \
+         given away whole. Give both the same name, or take {address} out of the file of devices"
+    )]
+    SharedGroup {
+        /// The function that is not offered.
+        address: Bdf,
+        /// Its name.
+        name: String,
+        /// The group.
+        group: u32,
+        /// The function that is.
+        other: Bdf,
+        /// Its name.
+        other_name: String,
+    },
+}
+
+/// All that is offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// A resource for each name of the file, also where it stands for nothing now: the kubelet then knows that there is
+    /// none, instead of not knowing the name.
+    pub resources: Vec<Offered>,
+    /// What is named and not offered.
+    pub problems: Vec<Problem>,
+}
+
+impl Offer {
+    /// What these names stand for on this machine.
+    ///
+    /// A function that has two names goes by the first (such files are refused before: `Resources::conflicts`). Of a group
+    /// with functions of two names, the one with the lowest address has it.
+    #[must_use]
+    pub fn new(machine: &Machine, resources: &Resources) -> Self {
+        let named = named(machine, resources);
+        let mut owners: BTreeMap<u32, (Bdf, String)> = BTreeMap::new();
+        let mut units: BTreeMap<(String, UnitId), Unit> = BTreeMap::new();
+        let mut problems = Vec::new();
+        for (address, name) in &named {
+            let group_of = machine.pci.iter().find(|f| f.address == *address).and_then(|f| f.iommu_group);
+            let mut id = UnitId(*address);
+            if let Some(number) = group_of {
+                let (owner, owner_name) = owners.entry(number).or_insert_with(|| (*address, name.clone()));
+                if owner_name != name {
+                    problems.push(Problem::SharedGroup {
+                        address: *address,
+                        name: name.clone(),
+                        group: number,
+                        other: *owner,
+                        other_name: owner_name.clone(),
+                    });
+                    continue;
+                }
+                id = UnitId(*owner);
+            }
+            let unit = units.entry((name.clone(), id)).or_insert_with(|| Unit {
+                id,
+                functions: Vec::new(),
+                groups: group_of.into_iter().collect(),
+                nodes: Vec::new(),
+                health: Health::Healthy,
+            });
+            unit.functions.push(*address);
+        }
+        let mut offered: Vec<Offered> =
+            resources.names().map(|name| Offered { name: name.to_owned(), units: Vec::new() }).collect();
+        for ((name, _), mut unit) in units {
+            unit.nodes = nodes(machine, &unit.functions);
+            unit.health = Health::of(machine, &unit.functions);
+            if let Some(resource) = offered.iter_mut().find(|o| o.name == name) {
+                resource.units.push(unit);
+            }
+        }
+        Self { resources: offered, problems }
+    }
+
+    /// The same with the units that an earlier offer had and this one lacks, as gone: the kubelet goes on to count what a
+    /// container may still hold, and gives it to nobody. A resource that is no longer named is dropped whole.
+    #[must_use]
+    pub fn after(mut self, earlier: &Self) -> Self {
+        for resource in &mut self.resources {
+            let before = earlier.resources.iter().find(|o| o.name == resource.name);
+            let gone = before.into_iter().flat_map(|o| &o.units).filter(|unit| {
+                let known = |u: &Unit| u.functions.iter().any(|f| unit.functions.contains(f));
+                !resource.units.iter().any(known)
+            });
+            let gone: Vec<Unit> = gone
+                .map(|unit| Unit { health: Health::Unhealthy(vec![Cause::Gone(unit.id.0)]), ..unit.clone() })
+                .collect();
+            resource.units.extend(gone);
+            resource.units.sort_by_key(|unit| unit.id);
+        }
+        self
+    }
+
+    /// The units of a resource.
+    #[must_use]
+    pub fn units(&self, name: &str) -> Option<&[Unit]> {
+        self.resources.iter().find(|o| o.name == name).map(|o| o.units.as_slice())
+    }
+}
+
+/// Every function that has a name, ascending, bridges left out.
+fn named(machine: &Machine, resources: &Resources) -> BTreeMap<Bdf, String> {
+    let mut named = BTreeMap::new();
+    for name in resources.names() {
+        for address in resources.functions(name, machine).unwrap_or_default() {
+            let bridge = machine.pci.iter().any(|f| f.address == address && is_bridge(f));
+            if !bridge {
+                named.entry(address).or_insert_with(|| name.to_owned());
+            }
+        }
+    }
+    named
+}
+
+fn nodes(machine: &Machine, functions: &[Bdf]) -> Vec<NodeId> {
+    let of = |address: &Bdf| machine.pci.iter().find(|f| f.address == *address)?.node;
+    let mut nodes: Vec<NodeId> = functions.iter().filter_map(of).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes
+}
+
+impl Unit {
+    /// All functions of its groups, bridges left out: what has to be bound for it to be given.
+    #[must_use]
+    pub fn members(&self, machine: &Machine) -> Vec<Bdf> {
+        let mut members: Vec<Bdf> = self.functions.iter().flat_map(|f| group(machine, *f)).collect();
+        members.sort_unstable();
+        members.dedup();
+        members
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinion_machine::{KernelFacts, PciFunction};
+
+    use super::*;
+
+    const NAMES: &str = r#"
+apiVersion: pinion.dev/v1alpha1
+kind: DeviceResources
+resources:
+- {name: example.com/gpu-a.b, select: [{class: "0302"}]}
+- {name: example.com/sound, select: [{class: "0403"}]}
+- {name: example.com/none, select: [{class: "ff"}]}
+"#;
+
+    fn at(address: &str) -> Bdf {
+        address.parse().unwrap()
+    }
+
+    fn function(address: &str, class: u32, group: u32) -> PciFunction {
+        PciFunction {
+            address: at(address),
+            class,
+            iommu_group: Some(group),
+            node: Some(NodeId(group / 10)),
+            driver: Some("vfio-pci".into()),
+            reset_methods: vec!["flr".into()],
+            ..PciFunction::default()
+        }
+    }
+
+    fn machine(pci: Vec<PciFunction>) -> Machine {
+        let kernel =
+            KernelFacts { iommu: Some(true), interrupt_remapping: Some(true), ..KernelFacts::default() };
+        Machine { pci, kernel, ..Machine::default() }
+    }
+
+    fn offer(pci: Vec<PciFunction>) -> Offer {
+        Offer::new(&machine(pci), &Resources::parse(NAMES).unwrap())
+    }
+
+    fn ids(offer: &Offer, name: &str) -> Vec<String> {
+        offer.units(name).unwrap().iter().map(|u| u.id.to_string()).collect()
+    }
+
+    #[test]
+    fn each_function_with_a_group_of_its_own_is_a_unit_that_says_its_address_and_node() {
+        let offer = offer(vec![function("32:00.0", 0x03_0200, 20), function("31:00.0", 0x03_0200, 10)]);
+        assert_eq!(ids(&offer, "example.com/gpu-a.b"), ["0000:31:00.0", "0000:32:00.0"]);
+        let nodes: Vec<_> = offer.resources[0].units.iter().map(|u| u.nodes.clone()).collect();
+        assert_eq!(nodes, [[NodeId(1)], [NodeId(2)]]);
+        assert!(offer.resources.iter().flat_map(|r| &r.units).all(|u| u.health.is_healthy()));
+        assert_eq!(
+            offer.units("example.com/none"),
+            Some(&[][..]),
+            "a name that stands for nothing is offered as none"
+        );
+        assert_eq!(offer.units("example.com/other"), None);
+    }
+
+    #[test]
+    fn functions_of_one_group_and_name_are_one_unit() {
+        let offer = offer(vec![function("31:00.1", 0x03_0200, 10), function("31:00.0", 0x03_0200, 10)]);
+        assert_eq!(ids(&offer, "example.com/gpu-a.b"), ["0000:31:00.0"]);
+        assert_eq!(offer.resources[0].units[0].functions, [at("31:00.0"), at("31:00.1")]);
+        assert_eq!(offer.resources[0].units[0].groups, [10]);
+    }
+
+    #[test]
+    fn of_two_names_in_a_group_the_one_with_the_lowest_address_has_it_and_the_other_is_told() {
+        let offer = offer(vec![function("31:00.0", 0x03_0200, 10), function("31:00.1", 0x04_0300, 10)]);
+        assert_eq!(ids(&offer, "example.com/gpu-a.b"), ["0000:31:00.0"]);
+        assert!(ids(&offer, "example.com/sound").is_empty());
+        let told: Vec<String> = offer.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 1);
+        assert!(
+            told[0].starts_with("0000:31:00.1 (example.com/sound) is not offered: it shares IOMMU group 10"),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn a_unit_is_healthy_only_while_all_of_its_group_is_free_and_bound() {
+        let other = PciFunction { driver: Some("snd".into()), ..function("31:00.1", 0x0c_0330, 10) };
+        let unusable =
+            PciFunction { reset_methods: vec![], driver: None, ..function("41:00.0", 0x03_0200, 20) };
+        let offer = offer(vec![function("31:00.0", 0x03_0200, 10), other, unusable]);
+        let units = offer.units("example.com/gpu-a.b").unwrap();
+        let reasons: Vec<Vec<&str>> =
+            units.iter().map(|u| u.health.causes().iter().map(Cause::reason).collect()).collect();
+        assert_eq!(reasons, [vec!["Unbound"], vec!["NoReset", "Unbound"]]);
+        assert_eq!(units[0].health.causes()[0].to_string(), "0000:31:00.1 is bound to snd, not to vfio-pci");
+    }
+
+    #[test]
+    fn what_goes_away_stays_known_as_gone_until_it_is_back() {
+        let (gpu, second) = (function("31:00.0", 0x03_0200, 10), function("32:00.0", 0x03_0200, 20));
+        let both = offer(vec![gpu.clone(), second.clone()]);
+        let one = offer(vec![second.clone()]).after(&both);
+        assert_eq!(ids(&one, "example.com/gpu-a.b"), ["0000:31:00.0", "0000:32:00.0"]);
+        assert_eq!(one.resources[0].units[0].health, Health::Unhealthy(vec![Cause::Gone(at("31:00.0"))]));
+        assert_eq!(one.resources[0].units[0].nodes, [NodeId(1)], "where it was");
+        let still = offer(vec![second.clone()]).after(&one);
+        assert_eq!(still, one);
+        assert_eq!(offer(vec![gpu, second]).after(&still), both);
+    }
+
+    #[test]
+    fn bridges_are_never_offered() {
+        let text = NAMES.replace("\"0302\"", "\"06\"");
+        let offer =
+            Offer::new(&machine(vec![function("00:01.0", 0x06_0400, 1)]), &Resources::parse(&text).unwrap());
+        assert!(offer.resources.iter().all(|r| r.units.is_empty()));
+    }
+
+    #[test]
+    fn hundreds_of_functions_are_as_many_units() {
+        let pci =
+            (0..200u32).map(|i| function(&format!("{:02x}:{:02x}.0", 0x20 + i / 32, i % 32), 0x03_0200, i));
+        let offer = offer(pci.collect());
+        let units = offer.units("example.com/gpu-a.b").unwrap();
+        assert!(units.len() == 200 && units.windows(2).all(|pair| pair[0].id < pair[1].id));
+    }
+}
