@@ -84,7 +84,8 @@ fn lab(disk: &DebianDisk, folder: &Path) -> Lab {
     pinion_lab::guest_initrd("true", &initrd).unwrap();
     let shape = Shape::one_node(2048);
     let mut files = Files::new().with_disk(disk.image(), Attach::Snapshot);
-    for name in ["OVMF_CODE.fd", "OVMF_VARS.fd"] {
+    let firmware = Emulator::is_cached(&Cache::of_user()).then_some(["OVMF_CODE.fd", "OVMF_VARS.fd"]);
+    for name in firmware.into_iter().flatten() {
         let file = debian_program(&Cache::of_user(), "ovmf", &format!("usr/share/OVMF/{name}")).unwrap();
         files = files.with(Path::new("/firmware").join(name), file);
     }

@@ -17,6 +17,13 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
+    /// The lines, below each row its text of several lines, which may be empty.
+    pub(crate) fn with_below(&self, below: impl IntoIterator<Item = String>) -> String {
+        let table = self.picture(0);
+        let below = std::iter::once(String::new()).chain(below);
+        table.lines().zip(below).map(|(line, below)| format!("{line}\n{below}")).collect()
+    }
+
     /// The lines, each indented by `indent` spaces and without trailing spaces.
     pub(crate) fn picture(&self, indent: usize) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -73,7 +73,7 @@ pub fn allocation<'a>(
             return Err(AllocationError::Unhealthy { name: name.to_owned(), id: unit.id, health });
         }
         addresses.extend(unit.functions.iter().map(ToString::to_string));
-        nodes.extend(unit.groups.iter().map(|group| PathBuf::from(format!("/dev/vfio/{group}"))));
+        nodes.extend(unit.group.iter().map(|group| PathBuf::from(format!("/dev/vfio/{group}"))));
         nodes.extend(unit.functions.iter().filter_map(|f| own_nodes.get(f).cloned()));
     }
     let environment = BTreeMap::from([(environment_name("PCI_RESOURCE", name), addresses.join(","))]);
@@ -96,7 +96,7 @@ mod tests {
         Unit {
             id: UnitId(functions[0]),
             functions,
-            groups: vec![group],
+            group: Some(group),
             nodes: vec![],
             health: Health::Healthy,
         }

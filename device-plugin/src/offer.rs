@@ -4,10 +4,10 @@
 //! IOMMU group all functions of one name together, since no two guests can share a group. It must never offer a function
 //! twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use pinion_machine::{Bdf, Machine, NodeId, group, is_bridge};
+use pinion_machine::{Bdf, Machine, NodeId, PciFunction, is_bridge};
 use pinion_resources::Resources;
 
 use crate::{Cause, Health};
@@ -29,8 +29,8 @@ pub struct Unit {
     pub id: UnitId,
     /// The functions that a guest gets, ascending.
     pub functions: Vec<Bdf>,
-    /// Their IOMMU groups, ascending: one, and none where there is no IOMMU or they are gone.
-    pub groups: Vec<u32>,
+    /// Their IOMMU group; none where there is no IOMMU.
+    pub group: Option<u32>,
     /// The NUMA nodes that they hang off, ascending; none where the firmware does not say.
     pub nodes: Vec<NodeId>,
     /// Whether it can be given.
@@ -85,46 +85,33 @@ impl Offer {
     /// with functions of two names, the one with the lowest address has it.
     #[must_use]
     pub fn new(machine: &Machine, resources: &Resources) -> Self {
-        let named = named(machine, resources);
-        let mut owners: BTreeMap<u32, (Bdf, String)> = BTreeMap::new();
-        let mut units: BTreeMap<(String, UnitId), Unit> = BTreeMap::new();
+        let mut owners: BTreeMap<u32, (Bdf, &str)> = BTreeMap::new();
+        let mut shares: BTreeMap<UnitId, (&str, Vec<&PciFunction>)> = BTreeMap::new();
         let mut problems = Vec::new();
-        for (address, name) in &named {
-            let group_of = machine.pci.iter().find(|f| f.address == *address).and_then(|f| f.iommu_group);
-            let mut id = UnitId(*address);
-            if let Some(number) = group_of {
-                let (owner, owner_name) = owners.entry(number).or_insert_with(|| (*address, name.clone()));
-                if owner_name != name {
-                    problems.push(Problem::SharedGroup {
-                        address: *address,
-                        name: name.clone(),
-                        group: number,
-                        other: *owner,
-                        other_name: owner_name.clone(),
-                    });
-                    continue;
+        for (function, name) in named(machine, resources) {
+            let address = function.address;
+            let group = function.iommu_group;
+            let (other, other_name) =
+                group.map_or((address, name), |group| *owners.entry(group).or_insert((address, name)));
+            match group.filter(|_| other_name != name) {
+                Some(group) => problems.push(Problem::SharedGroup {
+                    address,
+                    name: name.to_owned(),
+                    group,
+                    other,
+                    other_name: other_name.to_owned(),
+                }),
+                None => {
+                    shares.entry(UnitId(other)).or_insert((name, Vec::new())).1.push(function);
                 }
-                id = UnitId(*owner);
-            }
-            let unit = units.entry((name.clone(), id)).or_insert_with(|| Unit {
-                id,
-                functions: Vec::new(),
-                groups: group_of.into_iter().collect(),
-                nodes: Vec::new(),
-                health: Health::Healthy,
-            });
-            unit.functions.push(*address);
-        }
-        let mut offered: Vec<Offered> =
-            resources.names().map(|name| Offered { name: name.to_owned(), units: Vec::new() }).collect();
-        for ((name, _), mut unit) in units {
-            unit.nodes = nodes(machine, &unit.functions);
-            unit.health = Health::of(machine, &unit.functions);
-            if let Some(resource) = offered.iter_mut().find(|o| o.name == name) {
-                resource.units.push(unit);
             }
         }
-        Self { resources: offered, problems }
+        let units = |name: &str| {
+            let of_name = shares.iter().filter(|(_, (of, _))| *of == name);
+            of_name.map(|(id, (_, functions))| Unit::new(*id, functions, machine)).collect()
+        };
+        let offered = resources.names().map(|name| Offered { name: name.to_owned(), units: units(name) });
+        Self { resources: offered.collect(), problems }
     }
 
     /// The same with the units that an earlier offer had and this one lacks, as gone: the kubelet goes on to count what a
@@ -154,41 +141,34 @@ impl Offer {
 }
 
 /// Every function that has a name, ascending, bridges left out.
-fn named(machine: &Machine, resources: &Resources) -> BTreeMap<Bdf, String> {
+fn named<'a>(machine: &'a Machine, resources: &'a Resources) -> Vec<(&'a PciFunction, &'a str)> {
+    let functions = machine.pci.iter().filter(|f| !is_bridge(f));
+    let by_address: BTreeMap<Bdf, &PciFunction> = functions.map(|f| (f.address, f)).collect();
     let mut named = BTreeMap::new();
     for name in resources.names() {
         for address in resources.functions(name, machine).unwrap_or_default() {
-            let bridge = machine.pci.iter().any(|f| f.address == address && is_bridge(f));
-            if !bridge {
-                named.entry(address).or_insert_with(|| name.to_owned());
+            if let Some(function) = by_address.get(&address) {
+                named.entry(address).or_insert((*function, name));
             }
         }
     }
-    named
-}
-
-fn nodes(machine: &Machine, functions: &[Bdf]) -> Vec<NodeId> {
-    let of = |address: &Bdf| machine.pci.iter().find(|f| f.address == *address)?.node;
-    let mut nodes: Vec<NodeId> = functions.iter().filter_map(of).collect();
-    nodes.sort_unstable();
-    nodes.dedup();
-    nodes
+    named.into_values().collect()
 }
 
 impl Unit {
-    /// All functions of its groups, bridges left out: what has to be bound for it to be given.
-    #[must_use]
-    pub fn members(&self, machine: &Machine) -> Vec<Bdf> {
-        let mut members: Vec<Bdf> = self.functions.iter().flat_map(|f| group(machine, *f)).collect();
-        members.sort_unstable();
-        members.dedup();
-        members
+    /// Of functions of one group, or one without any.
+    fn new(id: UnitId, functions: &[&PciFunction], machine: &Machine) -> Self {
+        let nodes: BTreeSet<NodeId> = functions.iter().filter_map(|f| f.node).collect();
+        let group = functions.first().and_then(|f| f.iommu_group);
+        let functions: Vec<Bdf> = functions.iter().map(|f| f.address).collect();
+        let health = Health::of(machine, &functions);
+        Self { id, functions, group, nodes: nodes.into_iter().collect(), health }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use pinion_machine::{KernelFacts, PciFunction};
+    use pinion_machine::KernelFacts;
 
     use super::*;
 
@@ -251,7 +231,7 @@ resources:
         let offer = offer(vec![function("31:00.1", 0x03_0200, 10), function("31:00.0", 0x03_0200, 10)]);
         assert_eq!(ids(&offer, "example.com/gpu-a.b"), ["0000:31:00.0"]);
         assert_eq!(offer.resources[0].units[0].functions, [at("31:00.0"), at("31:00.1")]);
-        assert_eq!(offer.resources[0].units[0].groups, [10]);
+        assert_eq!(offer.resources[0].units[0].group, Some(10));
     }
 
     #[test]

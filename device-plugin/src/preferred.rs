@@ -98,7 +98,7 @@ mod tests {
         Unit {
             id: UnitId(address),
             functions: vec![address],
-            groups: vec![],
+            group: None,
             nodes: node.map(NodeId).into_iter().collect(),
             health: Health::Healthy,
         }

@@ -47,13 +47,13 @@ struct Unbound {
     driver: Option<String>,
 }
 
-/// An obstacle, for programs.
+/// What is wrong, for programs.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
-    reason: &'static str,
-    message: String,
-    remedy: String,
+pub(super) struct Told {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    pub(super) remedy: String,
 }
 
 fn told<S: serde::Serializer>(obstacles: &[Obstacle], serializer: S) -> Result<S::Ok, S::Error> {

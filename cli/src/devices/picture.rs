@@ -36,15 +36,7 @@ fn picture(
     for device in &list.items {
         table.row(cells(device));
     }
-    let table = table.picture(0);
-    let mut lines = table.lines();
-    let mut text = String::new();
-    text.extend(lines.next().map(|heading| format!("{heading}\n")));
-    for (line, device) in lines.zip(&list.items) {
-        text.push_str(line);
-        text.push('\n');
-        text.push_str(&obstacles(device, width));
-    }
+    let mut text = table.with_below(list.items.iter().map(|device| obstacles(device, width)));
     text.push_str(&of_machine(list, width));
     text
 }
@@ -98,7 +90,12 @@ fn of_machine(list: &DeviceList<'_>, width: usize) -> String {
 }
 
 fn sentence(obstacle: &Obstacle, indent: &str, width: usize) -> String {
-    let (message, remedy) = (plain(&obstacle.to_string()), plain(&obstacle.remedy()));
+    with_remedy(&obstacle.to_string(), &obstacle.remedy(), indent, width)
+}
+
+/// What is wrong, and on lines of its own what to do.
+pub(super) fn with_remedy(message: &str, remedy: &str, indent: &str, width: usize) -> String {
+    let (message, remedy) = (plain(message), plain(remedy));
     let told = wrapped(indent, &message, indent.len(), width);
     told + &wrapped(indent, &format!("→ {remedy}"), indent.len() + 2, width)
 }

@@ -3,10 +3,13 @@
 //! Called by `devices`. Reads the file and the host and changes nothing; what a unit is, and whether it can be given, is
 //! decided in `pinion-device-plugin`, which tells the kubelet the same.
 
-use pinion_device_plugin::{Cause, Offer, Unit, UnitId, environment_name};
+use pinion_device_plugin::{Offer, Unit, UnitId, environment_name};
 use pinion_machine::{Bdf, NodeId};
+use pinion_resources::DEFAULT_PATH;
 use serde::Serialize;
 
+use super::document::Told;
+use super::picture::with_remedy;
 use super::words;
 use crate::arguments::{DeviceResourcesOptions, ReportFormat};
 use crate::failure::Failure;
@@ -33,7 +36,9 @@ pub(super) fn show(options: &DeviceResourcesOptions) -> Result<(), Failure> {
 
 fn picture(offer: &Offer, width: usize) -> String {
     if offer.resources.is_empty() {
-        return "No devices have names: see `pinion devices resources --help`.\n".to_owned();
+        return format!(
+            "No device has a name: say in {DEFAULT_PATH} what each stands for, or give --devices FILE.\n"
+        );
     }
     let mut table = Table::new(&COLUMNS);
     let mut below: Vec<String> = Vec::new();
@@ -45,17 +50,11 @@ fn picture(offer: &Offer, width: usize) -> String {
         }
         for unit in &resource.units {
             table.row(cells(&resource.name, unit));
-            let told = unit.health.causes().iter().map(|cause| sentence(cause, width));
-            below.push(told.collect());
+            let told = unit.health.causes().iter();
+            below.push(told.map(|c| with_remedy(&c.to_string(), &c.remedy(), "  ", width)).collect());
         }
     }
-    let table = table.picture(0);
-    let mut lines = table.lines();
-    let mut text = String::new();
-    text.extend(lines.next().map(|heading| format!("{heading}\n")));
-    for (line, below) in lines.zip(below) {
-        text.push_str(&format!("{line}\n{below}"));
-    }
+    let mut text = table.with_below(below);
     for problem in &offer.problems {
         text.push_str(&format!("\n{}", wrapped("", &plain(&problem.to_string()), 0, width)));
     }
@@ -67,7 +66,7 @@ fn cells(name: &str, unit: &Unit) -> [String; 6] {
         name.to_owned(),
         unit.id.to_string(),
         words::or_none(list(unit.nodes.iter())),
-        words::or_none(list(unit.groups.iter())),
+        words::or_none(list(unit.group.iter())),
         unit.health.to_string(),
         list(unit.functions.iter()),
     ]
@@ -75,11 +74,6 @@ fn cells(name: &str, unit: &Unit) -> [String; 6] {
 
 fn list(of: impl Iterator<Item = impl ToString>) -> String {
     of.map(|one| one.to_string()).collect::<Vec<_>>().join(",")
-}
-
-fn sentence(cause: &Cause, width: usize) -> String {
-    let told = wrapped("  ", &plain(&cause.to_string()), 2, width);
-    told + &wrapped("  ", &format!("→ {}", plain(&cause.remedy())), 4, width)
 }
 
 /// The document.
@@ -110,15 +104,7 @@ struct DeviceItem<'a> {
     nodes: &'a [NodeId],
     iommu_groups: &'a [u32],
     health: String,
-    causes: Vec<CauseItem>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CauseItem {
-    reason: &'static str,
-    message: String,
-    remedy: String,
+    causes: Vec<Told>,
 }
 
 impl<'a> ResourceList<'a> {
@@ -137,7 +123,7 @@ impl<'a> ResourceList<'a> {
 impl<'a> DeviceItem<'a> {
     fn of(unit: &'a Unit) -> Self {
         let UnitId(address) = unit.id;
-        let causes = unit.health.causes().iter().map(|cause| CauseItem {
+        let causes = unit.health.causes().iter().map(|cause| Told {
             reason: cause.reason(),
             message: cause.to_string(),
             remedy: cause.remedy(),
@@ -146,7 +132,7 @@ impl<'a> DeviceItem<'a> {
             id: address.to_string(),
             functions: &unit.functions,
             nodes: &unit.nodes,
-            iommu_groups: &unit.groups,
+            iommu_groups: unit.group.as_slice(),
             health: unit.health.to_string(),
             causes: causes.collect(),
         }

@@ -225,14 +225,15 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        let kept = std::thread::panicking() || std::env::var_os(KEEP).is_some();
+        if kept {
             monitor::record(&self.monitor, self.cpus, &self.folder.join("cpus"));
         }
         let stream = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = stream.0.shutdown(Shutdown::Both);
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
-        if std::thread::panicking() || std::env::var_os(KEEP).is_some() {
+        if kept {
             kept::strip(&self.folder);
             eprintln!("the lab's console and journal are kept in {}", self.folder.display());
         } else {

@@ -1,7 +1,7 @@
-//! What stands in the emulated CPUs of a lab host whose test has failed: QEMU is asked, by its monitor.
+//! What stands in the emulated CPUs of a lab host that leaves its records: QEMU is asked, by its monitor.
 //!
-//! Called by a lab when it is dropped, on the thread of the test. For people who look for the fault: nothing hangs on it, and nothing
-//! that goes wrong here is told.
+//! Called by a lab when it is dropped, on the thread of the test. For people who look for a fault: nothing hangs on it, and
+//! nothing that goes wrong here is told.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
