@@ -40,7 +40,7 @@ spec:
 ";
 
 /// What the first process says.
-const INIT: &str = "Run /init as init process";
+const INIT: &str = "INIT 6";
 
 fn main() {
     if !std::env::args().any(|a| a == "--bench") {

@@ -62,7 +62,7 @@ fn start_guest(lab: &Lab, name: &str) {
     let output = sh(lab, &format!("pinion run --detach /{name}.yaml"), LONG);
     assert!(output.success(), "{}", both(&output));
     let wait = format!(
-        "for i in $(seq 1200); do pinion logs {name} | grep -q STAYING && exit 0; sleep 0.1; done; \
+        "for i in $(seq 120); do pinion logs {name} | grep -q STAYING && exit 0; sleep 1; done; \
             pinion logs {name}; exit 1"
     );
     let output = sh(lab, &wait, LONG);

@@ -58,7 +58,7 @@ spec:
     memory: {guest: 192Mi, hugepages: {pageSize: 2Mi}}
     firmware:
       kernelBoot:
-        kernelArgs: "quiet iomem=relaxed memmap=64K$0x2000000"
+        kernelArgs: "quiet iomem=relaxed memmap=64K$0x2000000 tsc=reliable no_timer_check rcupdate.rcu_expedited=1 mitigations=off cryptomgr.notests"
         container: {image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}
     devices:
       autoattachPodInterface: false
@@ -152,7 +152,7 @@ fn taken_back(lab: &Lab, program: &str) {
     bind(lab);
     let start = "sed 's/quiet/quiet stay/' /vm.yaml > /stay.yaml
         pinion run /stay.yaml --devices /names.yaml --audit-interval 1 > /console 2> /log & echo $! > /pid
-        for i in $(seq 600); do grep -q STAYING /console && exit 0; sleep 0.1; done; cat /console /log; exit 1";
+        for i in $(seq 300); do grep -q STAYING /console && exit 0; sleep 0.4; done; cat /console /log; exit 1";
     must(lab, start, LONG);
     must(lab, &format!("echo {EDU} > /sys/bus/pci/devices/{EDU}/driver/unbind"), QUICK);
     let told = format!(

@@ -25,6 +25,7 @@ apiVersion: kubevirt.io/v1
 kind: VirtualMachineInstance
 metadata: {name: debian}
 spec:
+  terminationGracePeriodSeconds: 300
   domain:
     memory: {guest: 512Mi}
     devices: {disks: [{name: root, disk: {bus: virtio}}]}
@@ -35,8 +36,9 @@ spec:
 const WITH_SEED: &str = r#"
 apiVersion: kubevirt.io/v1
 kind: VirtualMachineInstance
-metadata: {name: debian}
+metadata: {name: seeded}
 spec:
+  terminationGracePeriodSeconds: 300
   domain:
     memory: {guest: 512Mi}
     devices: {disks: [{name: seed}, {name: root, bootOrder: 1}]}
@@ -61,15 +63,22 @@ fn disk() -> Option<DebianDisk> {
     }
 }
 
-/// Starts a guest, and waits until its console says something.
-fn start(lab: &Lab, spec: &str, says: &str) {
-    lab.put("/vm.yaml", spec.as_bytes(), 0o644).unwrap();
-    must(lab, "pinion run /vm.yaml --certificate /cert.json > /console 2> /log & echo $! > /pid", QUICK);
-    wait(lab, says);
+/// Starts a guest whose files are in `at`.
+fn start(lab: &Lab, at: &str, spec: &str) {
+    must(lab, &format!("mkdir {at}"), QUICK);
+    lab.put(&format!("{at}/vm.yaml"), spec.as_bytes(), 0o644).unwrap();
+    let run = "pinion run vm.yaml --certificate cert.json > console 2> log & echo $! > pid";
+    must(lab, &format!("cd {at}; {run}"), QUICK);
 }
 
-fn wait(lab: &Lab, says: &str) {
-    console::wait(lab, says, BOOTED);
+fn wait(lab: &Lab, at: &str, says: &str) {
+    console::wait(lab, at, says, BOOTED);
+}
+
+/// Waits until a guest is gone, and says how it ended.
+fn ended(lab: &Lab, at: &str) -> String {
+    let wait = "for i in $(seq 3000); do kill -0 $(cat pid) 2>/dev/null || exec tail -1 log; sleep 0.1; done; exit 1";
+    must(lab, &format!("cd {at}; {wait}"), BOOTED)
 }
 
 fn json(text: &str) -> Value {
@@ -86,19 +95,17 @@ fn debian_boots_to_its_login_from_a_spec_that_names_only_the_disk() {
         assert_eq!(image["bootsDirectly"], true, "{image:#}");
         assert_eq!(image["loader"], "grub", "{image:#}");
         assert_eq!(image["entries"][0]["kernel"], format!("/boot/vmlinuz-{old}"), "{image:#}");
-        start(lab, ONLY_A_DISK, &format!("Linux version {old}"));
-        wait(lab, "debian login:");
-        let certificate = json(&must(lab, "cat /cert.json", QUICK));
+        start(lab, "/raw", ONLY_A_DISK);
+        wait(lab, "/raw", &format!("INIT {old}"));
+        wait(lab, "/raw", &format!("{old} debian ttyS0"));
+        wait(lab, "/raw", "debian login:");
+        let certificate = json(&must(lab, "cat /raw/cert.json", QUICK));
         assert_eq!(certificate["verdict"], "holds", "{certificate:#}");
-        let log = must(lab, "cat /log", QUICK);
-        println!("{log}");
+        println!("{}", must(lab, "cat /raw/log", QUICK));
         // systemd shuts down in order when the power button is pressed.
-        must(
-            lab,
-            "kill $(cat /pid); for i in $(seq 600); do kill -0 $(cat /pid) 2>/dev/null || exit 0; sleep 0.1; done; exit 1",
-            BOOTED,
-        );
-        assert!(must(lab, "tail -1 /log", QUICK).contains("the guest powered off"));
+        must(lab, "kill $(cat /raw/pid)", QUICK);
+        let last = ended(lab, "/raw");
+        assert!(last.contains("the guest powered off"), "{last}");
         assert_eq!(must(lab, "pidof pinion pinion-launcher pinion-image | wc -w", QUICK).trim(), "0");
     });
 }
@@ -112,11 +119,12 @@ fn a_kernel_that_the_guest_upgrades_to_runs_after_its_reboot() {
     let files = Files::new().with_disk(qcow2, Attach::Snapshot);
     on_lab("disk-qcow2", &Shape::one_node(1408), "", &files, |lab| {
         must(lab, "ln -s /dev/vda /disk.qcow2", QUICK);
-        start(lab, WITH_SEED, &format!("UPGRADING {old}"));
-        wait(lab, &format!("Linux version {new}"));
-        wait(lab, "debian login:.*");
-        let log = must(lab, "cat /log", QUICK);
-        println!("{log}");
+        start(lab, "/qcow2", WITH_SEED);
+        wait(lab, "/qcow2", &format!("UPGRADING {old}"));
+        wait(lab, "/qcow2", &format!("INIT {new}"));
+        wait(lab, "/qcow2", &format!("{new} seeded ttyS0"));
+        wait(lab, "/qcow2", "seeded login:");
+        println!("{}", must(lab, "cat /qcow2/log", QUICK));
     });
 }
 
@@ -197,13 +205,11 @@ fn images_of_syslinux_and_of_the_boot_loader_specification_boot_too() {
     on_lab("disk-loaders", &Shape::one_node(1408), "", &files, |lab| {
         for (disk, expected) in [("vda", "by=syslinux"), ("vdb", "by=entries version=6.10")] {
             let spec = ONLY_A_DISK.replace("/dev/vda", &format!("/dev/{disk}")).replace("512Mi", "256Mi");
-            start(lab, &spec, &format!("ARGUMENTS console=ttyS0 {expected}"));
-            must(
-                lab,
-                "for i in $(seq 600); do kill -0 $(cat /pid) 2>/dev/null || exit 0; sleep 0.1; done; exit 1",
-                BOOTED,
-            );
-            assert!(must(lab, "tail -1 /log", QUICK).contains("the guest powered off"), "{disk}");
+            let at = format!("/{disk}");
+            start(lab, &at, &spec);
+            wait(lab, &at, &format!("ARGUMENTS console=ttyS0 {expected}"));
+            let last = ended(lab, &at);
+            assert!(last.contains("the guest powered off"), "{disk}: {last}");
         }
     });
 }

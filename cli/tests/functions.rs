@@ -65,7 +65,7 @@ spec:
     memory: {guest: 128Mi, hugepages: {pageSize: 2Mi}}
     firmware:
       kernelBoot:
-        kernelArgs: "quiet iomem=relaxed"
+        kernelArgs: "quiet iomem=relaxed tsc=reliable no_timer_check rcupdate.rcu_expedited=1 mitigations=off cryptomgr.notests"
         container: {image: "file:/var/lib/pinion/debian", kernelPath: /vmlinuz, initrdPath: /initrd}
     devices:
       autoattachPodInterface: false
@@ -135,7 +135,7 @@ fn start(lab: &Lab, change: &str) {
 fn wait_for(lab: &Lab, file: &str, line: &str) {
     let script = format!(
         "end=$(($(date +%s) + 150))
-         while [ $(date +%s) -lt $end ]; do grep -q '{line}' {file} && exit 0; kill -0 $(cat /pid) || break; sleep 0.1; done
+         while [ $(date +%s) -lt $end ]; do grep -q '{line}' {file} && exit 0; kill -0 $(cat /pid) || break; sleep 0.3; done
          grep -q '{line}' {file} && exit 0; cat /console /log; kill -0 $(cat /pid) || exit 1; {STACKS}; exit 4"
     );
     let output = sh(lab, &script, LONG);
@@ -152,7 +152,7 @@ fn wait_for(lab: &Lab, file: &str, line: &str) {
 fn wait_for_end(lab: &Lab) {
     let script = format!(
         "end=$(($(date +%s) + 60))
-         while [ $(date +%s) -lt $end ]; do kill -0 $(cat /pid) 2>/dev/null || exit 0; sleep 0.1; done
+         while [ $(date +%s) -lt $end ]; do kill -0 $(cat /pid) 2>/dev/null || exit 0; sleep 0.3; done
          cat /log; {STACKS}; exit 1"
     );
     must(lab, &script, LONG);

@@ -24,7 +24,7 @@ const SCRIPT: &str = "
 const ONE_CORE: &str = include_str!("lab/one-core.yaml");
 
 /// Waits until nobody is left; then prints the last word, and what is held.
-const LEFT: &str = "for i in $(seq 300); do kill -0 $(cat /pid) 2>/dev/null || break; sleep 0.1; done; tail -1 /log; \
+const LEFT: &str = "for i in $(seq 1500); do kill -0 $(cat /pid) 2>/dev/null || break; sleep 0.1; done; tail -1 /log; \
     for i in $(seq 100); do [ -z \"$(pidof qemu-system-x86_64)\" ] && break; sleep 0.1; done; \
     grep -c owner /run/pinion/ledger.json; pidof qemu-system-x86_64 pinion-launcher-libvirt | wc -w; \
     virsh -q list --all | wc -l; ls /run/pinion/libvirt | wc -l; \
@@ -33,18 +33,19 @@ const NOTHING: &str = "\n0\n0\n0\n0\n160\n160\n";
 /// On a host without huge pages.
 const NOTHING_SMALL: &str = "\n0\n0\n0\n0\n0\n";
 
+/// Whatever the spec says; and looked after often.
+const LIBVIRT: &str = "--backend libvirt --audit-interval 1";
+
 /// Starts a guest, and waits until its console says something.
-fn start(lab: &Lab, backend: &str, spec: &str, says: &str) {
+fn start(lab: &Lab, flags: &str, spec: &str, says: &str) {
     lab.put("/vm.yaml", spec.as_bytes(), 0o644).unwrap();
-    let run = format!(
-        "pinion run /vm.yaml --backend {backend} --audit-interval 1 > /console 2> /log & echo $! > /pid"
-    );
+    let run = format!("pinion run /vm.yaml {flags} > /console 2> /log & echo $! > /pid");
     must(lab, &run, QUICK);
     wait(lab, says);
 }
 
 fn wait(lab: &Lab, says: &str) {
-    console::wait(lab, says, LONG * 4);
+    console::wait(lab, "/", says, LONG * 4);
 }
 
 /// QEMU killed, the launcher killed, no libvirt: each ends in one clear error, and nothing is left.
@@ -54,12 +55,12 @@ fn what_goes_wrong_around_a_guest_on_qemu_is_told_once_and_leaves_nothing() {
     on_lab("libvirt-trouble", &Shape::small(), SCRIPT, &files, |lab| {
         libvirt::start(lab);
         let spec = &ONE_CORE.replace("NAME", "one-core");
-        start(lab, "libvirt", spec, "WAITING");
+        start(lab, LIBVIRT, spec, "WAITING");
         must(lab, "kill -9 $(pidof qemu-system-x86_64)", QUICK);
         let told = sh(lab, LEFT, LONG).text();
         assert!(told.starts_with("default/") && told.contains("QEMU") && told.ends_with(NOTHING), "{told}");
         // The domain is its launcher's.
-        start(lab, "libvirt", spec, "WAITING");
+        start(lab, LIBVIRT, spec, "WAITING");
         must(lab, "kill -9 $(pidof pinion-launcher-libvirt)", QUICK);
         let told = sh(lab, LEFT, LONG).text();
         assert!(told.contains("its launcher was killed by signal 9") && told.ends_with(NOTHING), "{told}");
@@ -94,7 +95,7 @@ fn no_memory(lab: &Lab) {
 
 /// A guest outlives the daemon; without one, none starts.
 fn no_daemon(lab: &Lab, spec: &str) {
-    start(lab, "libvirt", spec, "WAITING");
+    start(lab, LIBVIRT, spec, "WAITING");
     must(lab, "kill -9 $(pidof libvirtd); sleep 3; kill -0 $(cat /pid) && pidof qemu-system-x86_64", QUICK);
     must(
         lab,
@@ -143,7 +144,7 @@ fn full(lab: &Lab) {
             &format!("devices: {{autoattachPodInterface: false, disks: [{{name: data{policy}}}]}}"),
         ) + "  volumes: [{name: data, hostDisk: {path: /small/data.img, type: Disk}}]\n"
     };
-    start(lab, "libvirt", &disk(", errorPolicy: stop"), "FILLING");
+    start(lab, LIBVIRT, &disk(", errorPolicy: stop"), "FILLING");
     let stands = "for i in $(seq 300); do pinion ps | grep -q Paused && grep -q 'it is paused: a disk of it has failed' /log && exit 0; \
         sleep 0.1; done; pinion ps; cat /log; exit 1";
     must(lab, stands, QUICK * 2);
@@ -157,7 +158,7 @@ fn full(lab: &Lab) {
         "rm /small/data.img && mount -o remount,size=4m /small && truncate -s 8M /small/data.img",
         QUICK,
     );
-    start(lab, "libvirt", &disk(""), "FAILED");
+    start(lab, LIBVIRT, &disk(""), "FAILED");
     wait(lab, "TICK");
     end(lab);
 }
@@ -165,7 +166,12 @@ fn full(lab: &Lab) {
 /// Paused, it does nothing; reset, it starts anew: with either backend.
 fn paused(lab: &Lab) {
     for backend in ["native", "libvirt"] {
-        start(lab, backend, &ONE_CORE.replace("NAME", "one-core"), "TICK");
+        start(
+            lab,
+            &format!("--backend {backend} --audit-interval 1"),
+            &ONE_CORE.replace("NAME", "one-core"),
+            "TICK",
+        );
         pause(lab);
         assert_eq!(must(lab, "pinion reset one-core", QUICK), "default/one-core reset\n");
         must(
@@ -208,7 +214,7 @@ fn imported(lab: &Lab) {
     let spec = must(lab, "pinion import old 2> /notes && virsh -q undefine old", QUICK);
     let notes = must(lab, "cat /notes", QUICK);
     assert!(notes.contains("spec.domain.firmware.uuid"), "{notes}");
-    start(lab, "auto", &spec, "WAITING");
+    start(lab, "", &spec, "WAITING");
     assert!(must(lab, "pinion ps", QUICK).contains("default/old"), "{spec}");
     end(lab);
     let absent = sh(lab, "pinion import nobody", QUICK);
@@ -251,7 +257,7 @@ fn debian_starts_on_qemu_by_its_boot_loader_with_a_picture_and_its_agent_answers
     on_lab("libvirt-bios", &Shape::one_node(1792), "", &files, |lab| {
         libvirt::start(lab);
         shown(lab);
-        whole(lab, ["bios: {}", "tpm: {}"], ["Linux version", "CLOUD-INIT /dev/tpm0"]);
+        whole(lab, ["bios: {}", "tpm: {}"], "CLOUD-INIT /dev/tpm0 /dev/ttyS0");
     });
 }
 
@@ -280,6 +286,7 @@ apiVersion: kubevirt.io/v1
 kind: VirtualMachineInstance
 metadata: {name: whole}
 spec:
+  terminationGracePeriodSeconds: 300
   domain:
     memory: {guest: 640Mi}
     firmware: {bootloader: {FIRMWARE}}
@@ -292,19 +299,19 @@ spec:
       cloudInitNoCloud:
         userData: |
           #cloud-config
-          bootcmd: ["echo CLOUD-INIT $(ls /dev/tpm0 /dev/ttyS0) > /dev/ttyS0"]
+          bootcmd: ["echo CLOUD-INIT $(ls -d /dev/tpm0 /dev/ttyS0 /sys/firmware/efi 2> /dev/null) > /dev/ttyS0"]
 "#;
 
-/// From the firmware to the power button.
-fn whole(lab: &Lab, [firmware, devices]: [&str; 2], says: [&str; 2]) {
+/// From the firmware to the power button; `has` is what cloud-init finds in it.
+fn whole(lab: &Lab, [firmware, devices]: [&str; 2], has: &str) {
     let spec = WITH_AGENT.replace("FIRMWARE", firmware).replace("DEVICES", devices);
-    start(lab, "auto", &spec, says[0]);
-    wait(lab, says[1]);
+    start(lab, "", &spec, "INIT");
+    wait(lab, has);
     let log = must(lab, "cat /log", QUICK);
     assert!(log.contains("on QEMU, through libvirt: spec.domain."), "{log}");
     agent(lab);
     must(lab, "kill $(cat /pid)", QUICK);
-    let told = sh(lab, LEFT, LONG).text();
+    let told = sh(lab, LEFT, LONG * 2).text();
     assert_eq!(told, format!("default/whole: the guest powered off{NOTHING_SMALL}"));
 }
 
@@ -325,22 +332,24 @@ fn debian_starts_on_qemu_by_efi_and_its_agent_answers() {
             must(lab, WITHOUT_CR8, QUICK);
         }
         // Without a TPM: with one, the firmware hashes kernel and initrd for it, which takes minutes here.
-        whole(lab, ["efi: {secureBoot: false}", "rng: {}"], ["efi: EFI v2", "CLOUD-INIT /dev/ttyS0"]);
+        whole(lab, ["efi: {secureBoot: false}", "rng: {}"], "CLOUD-INIT /dev/ttyS0 /sys/firmware/efi");
     });
 }
 
 /// What the agent says and does.
 fn agent(lab: &Lab) {
-    must(lab, "for i in $(seq 100); do pinion guest ping whole && exit 0; sleep 1; done; exit 1", LONG);
-    let os = must(lab, "pinion guest os whole", QUICK);
+    let ask = |what: &str| must(lab, &format!("pinion guest {what} whole"), LONG);
+    must(lab, "for i in $(seq 200); do pinion guest ping whole && exit 0; sleep 1; done; exit 1", LONG * 2);
+    let os = ask("os");
     assert!(os.contains("Debian GNU/Linux 12") && os.contains("x86_64"), "{os}");
-    let systems = must(lab, "pinion guest filesystems whole", QUICK);
+    let systems = ask("filesystems");
     assert!(systems.contains("ext4") && systems.contains("/boot/efi"), "{systems}");
-    assert!(must(lab, "pinion guest filesystems whole -o json", QUICK).contains("\"mountPoint\": \"/\""));
-    let frozen = must(lab, "pinion guest freeze whole", LONG);
+    assert!(ask("filesystems -o json").contains("\"mountPoint\": \"/\""));
+    let frozen = ask("freeze");
     assert!(frozen.ends_with("file systems frozen\n"), "{frozen}");
-    assert_eq!(must(lab, "pinion guest thaw whole", LONG), frozen.replace("frozen", "thawed"));
-    must(lab, "pinion guest interfaces whole; pinion guest users whole", QUICK);
+    assert_eq!(ask("thaw"), frozen.replace("frozen", "thawed"));
+    ask("interfaces");
+    ask("users");
     let ran = sh(lab, "pinion guest exec whole -- sh -c 'echo to-$0; echo beside >&2; exit 7' inside", LONG);
     assert_eq!(
         (ran.code, ran.text().as_str(), ran.error_text().as_str()),

@@ -1,7 +1,9 @@
 //! Disk images, made with Debian's own tools: one of a whole guest (GPT, EFI system partition, ext4, GRUB for BIOS and
-//! for EFI, systemd, cloud-init, QEMU's guest agent), and the root of a host with libvirt.
+//! for EFI, systemd, cloud-init, QEMU's guest agent); in `libvirt`, the root of a host with libvirt.
 //!
 //! Called by tests and benchmarks, and by `cargo xtask setup` so that they need no network. In the cache.
+
+mod libvirt;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,6 +15,8 @@ use crate::cache::key;
 use crate::debian::output;
 use crate::{Attach, Cache, Files, Lab, LabError, Shape};
 
+pub use libvirt::LibvirtRoot;
+
 /// Packages of the image besides the smallest Debian.
 const PACKAGES: &str = "systemd-sysv,udev,dbus,initramfs-tools,zstd,grub2-common,grub-pc-bin,grub-efi-amd64-bin,\
     cloud-init,qemu-guest-agent,iproute2,netbase,ifupdown";
@@ -23,12 +27,6 @@ const ESP_START: u64 = 4096;
 const ESP_BYTES: u64 = 32 << 20;
 const ROOT_START: u64 = ESP_START + ESP_BYTES / 512;
 const DISK_BYTES: u64 = 1536 << 20;
-/// What a host for libvirt has, and what Pinion's programs are linked to.
-const LIBVIRT_PACKAGES: &str = "libvirt-daemon-system,qemu-system-x86,qemu-utils,ovmf,libhwloc15,libudev1,iproute2,procps,\
-    passwd,libvirt-clients,python3-minimal,swtpm,swtpm-tools";
-const LIBVIRT_BYTES: u64 = 2 << 30;
-/// Sets that host up while it is a folder.
-const LIBVIRT_CONFIGURE: &str = include_str!("libvirt.sh");
 /// Left behind the root file system for the second table.
 const TAIL: u64 = 1 << 20;
 
@@ -80,45 +78,6 @@ impl DebianDisk {
     }
 }
 
-/// A root file system of a Debian with libvirt, QEMU and firmware, for a lab host to change into: on a disk of its own,
-/// without partitions.
-#[derive(Clone, Debug)]
-pub struct LibvirtRoot {
-    folder: PathBuf,
-}
-
-impl LibvirtRoot {
-    /// A script for a lab host that has it as its first disk: makes it a host with libvirt, which is started, by mounting
-    /// system folders of this root over its own. It keeps its own tools, modules and Pinion's programs.
-    pub const ENTER: &str = include_str!("enter.sh");
-
-    /// From the cache, else made: about a minute, and the network.
-    ///
-    /// # Errors
-    /// When it is not in the cache and cannot be made here.
-    pub fn of_debian(cache: &Cache) -> Result<Self, LabError> {
-        let key = key(&[LIBVIRT_PACKAGES, LIBVIRT_CONFIGURE]);
-        let folder = cache.entry("libvirt", &key, make_libvirt)?;
-        Ok(Self { folder })
-    }
-
-    /// The raw image; it must not be written to.
-    #[must_use]
-    pub fn image(&self) -> PathBuf {
-        self.folder.join("root.img")
-    }
-}
-
-fn make_libvirt(folder: &Path) -> Result<(), LabError> {
-    let image = folder.join("root.img");
-    let file = File::create(&image).map_err(LabError::file("create", &image))?;
-    file.set_len(LIBVIRT_BYTES).map_err(LabError::file("size", &image))?;
-    let script = folder.join("configure.sh");
-    fs::write(&script, LIBVIRT_CONFIGURE).map_err(LabError::file("write", &script))?;
-    system(LIBVIRT_PACKAGES, &format!("sh '{}' \"$1\"", script.display()), &image, 0, LIBVIRT_BYTES / 4096)?;
-    fs::remove_file(&script).map_err(LabError::file("remove", &script))
-}
-
 fn make(folder: &Path) -> Result<(), LabError> {
     let image = folder.join("disk.img");
     let file = File::create(&image).map_err(LabError::file("create", &image))?;
@@ -133,7 +92,7 @@ fn make(folder: &Path) -> Result<(), LabError> {
     let packages = format!("{PACKAGES},linux-image-{old},linux-image-{new}");
     let (offset, blocks) = (ROOT_START * 512, (DISK_BYTES - ROOT_START * 512 - TAIL) / 4096);
     system(&packages, &format!("sh '{}' \"$1\" {new}", script.display()), &image, offset, blocks)?;
-    install(&image)?;
+    within(&image, "disk", &[INSTALL])?;
     let releases = folder.join("releases");
     fs::write(&releases, format!("{old} {new}\n")).map_err(LabError::file("write", &releases))?;
     fs::remove_file(&script).map_err(LabError::file("remove", &script))
@@ -181,14 +140,16 @@ fn kernels() -> Result<[String; 2], LabError> {
     }
 }
 
-/// Installs GRUB from inside the image, as an installer does.
-fn install(image: &Path) -> Result<(), LabError> {
+/// Runs scripts in a lab host that has the image as its disk, and may write to it.
+fn within(image: &Path, name: &str, scripts: &[&str]) -> Result<(), LabError> {
     let files = Files::new().with_disk(image, Attach::Writable);
-    let lab = Lab::boot("disk", &Shape::small(), &files)?;
-    let done = lab.sh(INSTALL, Duration::from_secs(300))?;
-    if !done.success() {
-        let reason = format!("{}{}", done.text(), done.error_text());
-        return Err(LabError::Tool { command: "grub-install".to_owned(), reason });
+    let lab = Lab::boot(name, &Shape::small(), &files)?;
+    for script in scripts {
+        let done = lab.sh(script, Duration::from_secs(300))?;
+        if !done.success() {
+            let reason = format!("{}{}", done.text(), done.error_text());
+            return Err(LabError::Tool { command: format!("a script on {}", image.display()), reason });
+        }
     }
     lab.power_off(Duration::from_secs(30))
 }
