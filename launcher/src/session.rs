@@ -49,6 +49,9 @@ const DEAF_FOR: Duration = Duration::from_millis(50);
 const HOST_WITHIN: Duration = Duration::from_secs(30);
 /// How often a guest is armed again whose threads were moved before they had CPUs of their own.
 const ARMED_AGAIN: usize = 8;
+/// Until the power button is pressed again: a guest that still boots has nobody yet who hears it, and one that shuts down
+/// has heard it and does not mind.
+const PRESSED_AGAIN: Duration = Duration::from_secs(5);
 const FORGOTTEN: &str =
     "its threads were moved while it started, as when another guest starts or ends: armed once more";
 /// Asks for a check of everything at once.
@@ -213,6 +216,7 @@ impl Session {
             vectors: Vec::new(),
             deaf_until: None,
             deadline: None,
+            press: None,
         };
         self.watch(&mut watch, signals)
     }
@@ -250,7 +254,7 @@ impl Session {
                 self.tell_trouble(watch);
                 return how(end);
             }
-            let wake = watch.deadline.map_or(next, |d| d.min(next));
+            let wake = [watch.deadline, watch.press].into_iter().flatten().fold(next, Instant::min);
             let deaf = watch.deaf_until.filter(|until| Instant::now() < *until);
             let ready = wait(watch, signals, deaf.map_or(wake, |until| until.min(wake)), deaf.is_none());
             if ready.signal {
@@ -272,6 +276,8 @@ impl Session {
             let now = Instant::now();
             if watch.deadline.is_some_and(|d| now >= d) {
                 watch.force();
+            } else if watch.press.is_some_and(|p| now >= p) {
+                watch.press_button();
             }
             if now >= next {
                 checks += 1;
@@ -283,14 +289,14 @@ impl Session {
         }
     }
 
-    /// The first time presses the power button, the second ends the guest by force.
+    /// The first time presses the power button, again and again until the guest has ended; the second ends it by force.
     fn ask_to_end(&mut self, watch: &mut Watch) {
         let grace = self.spec.instance.spec.grace_period();
         if watch.deadline.is_some() || grace.is_zero() {
             watch.force();
             return;
         }
-        watch.guest.power_button();
+        watch.press_button();
         watch.deadline = Some(Instant::now() + grace);
         self.events.tell(&Event::PowerButton { grace_seconds: grace.as_secs() });
     }
@@ -375,10 +381,18 @@ struct Watch {
     deaf_until: Option<Instant>,
     /// When force follows the power button.
     deadline: Option<Instant>,
+    /// When the power button is pressed again.
+    press: Option<Instant>,
 }
 
 impl Watch {
+    fn press_button(&mut self) {
+        self.guest.power_button();
+        self.press = Some(Instant::now() + PRESSED_AGAIN);
+    }
+
     fn force(&mut self) {
+        self.press = None;
         self.guest.stop();
     }
 }

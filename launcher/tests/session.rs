@@ -36,6 +36,7 @@ enum Story {
     Crashes,
     PowersOffWhenAsked,
     IgnoresThePowerButton,
+    HearsTheSecondPress,
     IsMovedElsewhere,
     IsMovedWhileArmed,
     DiskIsFull,
@@ -65,6 +66,7 @@ struct FakeGuest {
     ended: EventFd,
     end: Mutex<Option<GuestEnd>>,
     looks: AtomicUsize,
+    pressed: AtomicUsize,
     made: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
 }
 
@@ -107,6 +109,7 @@ impl OpenedGuest for Fake {
             ended: EventFd::new().unwrap(),
             end: Mutex::new(None),
             looks: AtomicUsize::new(0),
+            pressed: AtomicUsize::new(0),
             made: Mutex::new(None),
         }))
     }
@@ -157,7 +160,9 @@ impl ArmedGuest for FakeGuest {
             Story::RunFails => return Err(Box::new(io::Error::other("The vCPU did not start"))),
             Story::PowersOff | Story::IsMovedWhileArmed => self.end_with(GuestEnd::PoweredOff),
             Story::Crashes => self.end_with(GuestEnd::Crashed("triple fault".into())),
-            Story::PowersOffWhenAsked | Story::IgnoresThePowerButton => raise(Signal::SIGTERM).unwrap(),
+            Story::PowersOffWhenAsked | Story::IgnoresThePowerButton | Story::HearsTheSecondPress => {
+                raise(Signal::SIGTERM).unwrap();
+            }
             Story::IsMovedElsewhere => vmm_host::set_affinity(self.tid, &numbers(&one_cpu())).unwrap(),
             Story::KernelMakesAThread => self.make_thread(),
             Story::IsCalledOffWhileArmed => panic!("it was let go"),
@@ -191,6 +196,7 @@ impl RunningGuest for FakeGuest {
     fn power_button(&self) {
         match self.story {
             Story::IgnoresThePowerButton => raise(Signal::SIGTERM).unwrap(),
+            Story::HearsTheSecondPress if self.pressed.fetch_add(1, Ordering::SeqCst) == 0 => {}
             _ => self.end_with(GuestEnd::PoweredOff),
         }
     }
@@ -365,6 +371,14 @@ fn a_signal_presses_the_power_button() {
     let told = tell(Story::PowersOffWhenAsked);
     assert_eq!(told.end, End::PoweredOff);
     assert!(told.events.contains(&Event::PowerButton { grace_seconds: 30 }));
+}
+
+#[test]
+fn a_guest_that_does_not_hear_the_button_yet_is_asked_again() {
+    let told = tell(Story::HearsTheSecondPress);
+    assert_eq!(told.end, End::PoweredOff);
+    let pressed = told.events.iter().filter(|e| matches!(e, Event::PowerButton { .. })).count();
+    assert_eq!(pressed, 1, "told once");
 }
 
 #[test]
