@@ -221,12 +221,11 @@ const ADVERSARIES: &str = "
         > /dev/null 2>&1 & true";
 
 /// Tasks that are not the guest's and may run on its CPUs, but for threads that the kernel binds to a CPU.
-const INTRUDERS: &str = "G=$(pidof pinion-launcher); D=$(cat /sys/fs/cgroup/pinion.$G/cpuset.cpus); \
-    for s in /proc/[0-9]*/task/*/status; do \
-        P=${s#/proc/}; P=${P%%/*}; [ \"$P\" = \"$G\" ] && continue; \
-        C=$(grep Cpus_allowed_list $s 2>/dev/null | cut -f2); [ -z \"$C\" ] && continue; \
-        N=$(grep Name $s | cut -f2); case \"$N\" in *\"/\"*) continue;; esac; \
-        case \",$C,\" in *,4,*|*,5,*|*,4-5,*|*0-7*|*2-7*|*3-*) echo \"$N $C\";; esac; done; true";
+const INTRUDERS: &str = r#"G=$(pidof pinion-launcher)
+    grep -E '^(Name|Cpus_allowed_list)' /proc/[0-9]*/task/*/status 2> /dev/null | awk -F '[:\t]+' -v G=$G '
+        { split($1, path, "/") }
+        $2 == "Name" { name = $3 }
+        $2 != "Name" && path[3] != G && name !~ /\// && ("," $3 ",") ~ /,4,|,5,|,4-5,|0-7|2-7|3-/ { print name, $3 }'"#;
 
 #[test]
 fn guests_stay_alone_whatever_others_do() {
