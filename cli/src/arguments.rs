@@ -16,7 +16,8 @@ use pinion_machine::CpuSet;
 use crate::backend::BackendChoice;
 use crate::qualify::{Load, Subject};
 pub(crate) use devices::{
-    DeviceFormat, DeviceListOptions, DeviceResourcesOptions, DevicesCommand, DevicesOptions,
+    DeviceFormat, DeviceListOptions, DevicePluginOptions, DeviceResourcesOptions, DevicesCommand,
+    DevicesOptions,
 };
 pub(crate) use system::{ActOptions, ExecOptions, ShownOptions, SystemCommand, SystemOptions};
 
@@ -76,6 +77,8 @@ pub(crate) enum Command {
     Qualify(QualifyOptions),
     /// Run the node's daemon: it keeps the ledger and the host's settings, and serves metrics and a page
     Agent(AgentOptions),
+    /// Run the device plugin: it tells the kubelet which devices of this node containers can have
+    DevicePlugin(DevicePluginOptions),
     /// Show what this host has and lacks for deterministic guests
     Doctor(DoctorOptions),
     /// Show the PCI devices that can be given to a guest, and what stands in the way of the others

@@ -8,6 +8,7 @@ mod agent;
 mod arguments;
 mod backend;
 mod completion;
+mod device_plugin;
 mod devices;
 mod doctor;
 mod failure;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::Audit(options) => guests::audit(&options),
         Command::Qualify(options) => qualify::run(&options),
         Command::Agent(options) => agent::run(&options),
+        Command::DevicePlugin(options) => device_plugin::run(options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Devices(options) => devices::run(&options),
         Command::Image(options) => image::run(&options),

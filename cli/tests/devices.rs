@@ -96,6 +96,7 @@ fn refused(lab: &Lab, command: &str, code: i32, says: &str) {
 fn devices_of_the_host_are_used_by_a_guest_in_the_right_cells() {
     on_lab("devices", &Shape::two_socket(), SCRIPT, &Files::new(), |lab| {
         all(lab, "pinion-launcher");
+        offered(lab);
     });
 }
 
@@ -169,6 +170,49 @@ fn taken_back(lab: &Lab, program: &str) {
     let free =
         must(lab, "cat /sys/devices/system/node/node*/hugepages/hugepages-2048kB/free_hugepages", QUICK);
     assert!(free.lines().all(|pages| pages == "256"), "{free}");
+}
+
+/// What the device plugin offers follows the host: a driver that takes a device, a device that goes and comes, and the file of
+/// names. There is no kubelet here.
+fn offered(lab: &Lab) {
+    let start = "mkdir /plugins && cp /names.yaml /followed.yaml
+        pinion device-plugin --kubelet /plugins --devices /followed.yaml 2> /plugin.log & echo $! > /plugin.pid
+        for i in $(seq 100); do grep -q 'ready: /plugins' /plugin.log && break; sleep 0.2; done; ls /plugins";
+    let sockets = must(lab, start, QUICK);
+    let names = ["kvm", "tun", "vhost-net"].map(|name| format!("pinion-devices.kubevirt.io@{name}.sock"));
+    for name in names.iter().map(String::as_str).chain(["pinion-example.com@drive.sock"]) {
+        assert!(sockets.contains(name), "{name}: {sockets}");
+    }
+    let said = |line: &str, count: u32| {
+        let script = format!(
+            "for i in $(seq 100); do [ $(grep -c '{line}' /plugin.log) -ge {count} ] && exit 0; sleep 0.2; done; \
+             cat /plugin.log; exit 1"
+        );
+        must(lab, &script, QUICK);
+    };
+    said("example.com/edu: device .* cannot be given: .* is bound to no driver, not to vfio-pci", 1);
+    must(lab, &format!("pinion devices bind {EDU}"), QUICK);
+    said("example.com/edu: device .* can be given", 1);
+    must(lab, &format!("echo 1 > /sys/bus/pci/devices/{EDU}/remove"), QUICK);
+    said("example.com/edu: device .* is gone from the machine", 1);
+    must(lab, "echo 1 > /sys/bus/pci/rescan", QUICK);
+    said("example.com/edu: device .* is bound to no driver", 2);
+    must(lab, "sed -i 's/select/selct/' /followed.yaml", QUICK);
+    said("/followed.yaml is not followed, what it said before holds: .*selct", 1);
+    let metrics = must(lab, "wget -q -O - http://127.0.0.1:9181/metrics", QUICK);
+    for line in [
+        "pinion_device_plugin_devices{health=\"Healthy\",resource=\"devices.kubevirt.io/kvm\"} 1000",
+        "pinion_device_plugin_devices{health=\"Unhealthy\",resource=\"example.com/edu\"} 1",
+        "pinion_device_plugin_health_changes_total{cause=\"Gone\",resource=\"example.com/edu\"} 1",
+        "pinion_device_plugin_file_followed 0",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
+    let ready = sh(lab, "wget -q -O - http://127.0.0.1:9181/readyz", QUICK);
+    assert!(!ready.success(), "no kubelet knows of it");
+    let end = "kill $(cat /plugin.pid); for i in $(seq 50); do kill -0 $(cat /plugin.pid) 2>/dev/null || break; sleep 0.2; done; \
+        ls /plugins | wc -l";
+    assert_eq!(must(lab, end, QUICK), "0\n");
 }
 
 /// The drivers of the host take the devices again, and what the guest wrote is there.

@@ -46,6 +46,14 @@ pub enum AllocationError {
         /// Why not.
         health: Health,
     },
+    /// The host lacks what it stands for.
+    #[error("{name} cannot be given: this host has no {path}")]
+    NoNode {
+        /// The resource.
+        name: String,
+        /// The node.
+        path: &'static str,
+    },
 }
 
 fn causes(health: &Health) -> String {

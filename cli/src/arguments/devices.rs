@@ -1,5 +1,6 @@
 //! What is asked of the host's devices.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -72,6 +73,31 @@ pub(crate) struct DeviceResourcesOptions {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
     pub(crate) output: ReportFormat,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sudo pinion device-plugin
+  sudo pinion device-plugin --devices names.yaml --listen 0.0.0.0:9181
+
+Offers devices.kubevirt.io/kvm, tun and vhost-net, and each name of the file of devices. Containers keep
+their devices when it ends.")]
+pub(crate) struct DevicePluginOptions {
+    /// What device names stand for; read again when it changes
+    #[arg(long, value_name = "FILE", default_value = pinion_resources::DEFAULT_PATH)]
+    pub(crate) devices: PathBuf,
+    /// The kubelet's folder of device plugins
+    #[arg(long, value_name = "FOLDER", default_value = pinion_device_plugin_daemon::KUBELET_FOLDER)]
+    pub(crate) kubelet: PathBuf,
+    /// Offer only what the file of devices names: somebody else offers /dev/kvm, as KubeVirt does
+    #[arg(long)]
+    pub(crate) only_named: bool,
+    /// Address of its pages: /metrics, /healthz, /readyz
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9181")]
+    pub(crate) listen: SocketAddr,
+    /// Serve no pages
+    #[arg(long)]
+    pub(crate) no_pages: bool,
 }
 
 #[derive(Debug, Args)]

@@ -18,9 +18,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
-};
+use pinion_discovery::Uevents;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::desk::Command;
@@ -28,7 +26,7 @@ use super::desk::Command;
 /// How long is waited after something was heard: much of the same may follow.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Subsystems whose changes matter.
-const SUBSYSTEMS: [&str; 4] = ["cpu", "pci", "memory", "vfio-dev"];
+static SUBSYSTEMS: [&str; 4] = ["cpu", "pci", "memory", "vfio-dev"];
 
 /// What is to be watched; shared between desk and watcher.
 #[derive(Clone, Debug)]
@@ -60,7 +58,7 @@ pub(super) struct Watcher {
     watched: Watched,
     files: Option<Fanotify>,
     marked: Vec<PathBuf>,
-    uevents: Option<OwnedFd>,
+    uevents: Option<Uevents>,
     processes: BTreeMap<i32, OwnedFd>,
     to: Sender<Command>,
 }
@@ -73,7 +71,7 @@ impl Watcher {
     pub(super) fn start(watched: Watched, to: Sender<Command>) -> io::Result<()> {
         let flags = InitFlags::FAN_CLASS_NOTIF | InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK;
         let files = Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC).ok();
-        let uevents = uevents().ok();
+        let uevents = Uevents::listen(&SUBSYSTEMS).ok();
         let watcher = Self { watched, files, marked: Vec::new(), uevents, processes: BTreeMap::new(), to };
         thread::Builder::new().name("watch".into()).stack_size(256 << 10).spawn(move || watcher.watch())?;
         Ok(())
@@ -145,14 +143,7 @@ impl Watcher {
     }
 
     fn machine(&self) -> Option<Command> {
-        let socket = self.uevents.as_ref()?;
-        let mut matters = false;
-        let mut message = [0; 8192];
-        while let Ok(length) = recv(socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
-            let text = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
-            let subsystem = text.split('\0').find_map(|l| l.strip_prefix("SUBSYSTEM="));
-            matters |= subsystem.is_some_and(|s| SUBSYSTEMS.contains(&s));
-        }
+        let matters = self.uevents.as_ref().is_some_and(Uevents::heard);
         matters.then_some(Command::Changed("machine"))
     }
 
@@ -184,12 +175,4 @@ fn name(pid: i32) -> String {
         "" => format!("process {pid}, which is gone,"),
         name => format!("{name} (process {pid})"),
     }
-}
-
-fn uevents() -> nix::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let protocol = SockProtocol::NetlinkKObjectUEvent;
-    let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 1))?;
-    Ok(socket)
 }

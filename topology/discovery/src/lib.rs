@@ -28,12 +28,14 @@ mod source;
 mod sriov;
 mod sysfs;
 mod tree;
+mod uevents;
 
 use pinion_machine::{Machine, Source};
 
 pub use hwloc::HwlocError;
 pub use source::{From, FromError};
 pub use tree::TreeError;
+pub use uevents::Uevents;
 
 /// Why a machine could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("vmm", &[]),
     ("launcher", &["api", "topology", "vmm"]),
     ("node-agent", &["api", "topology"]),
-    ("device-plugin", &["topology"]),
+    ("device-plugin", &["api", "topology"]),
     ("controller", &["api", "topology"]),
     ("cli", &["*"]),
     ("lab", &[]),

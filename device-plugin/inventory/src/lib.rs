@@ -1,0 +1,205 @@
+//! What this host has to offer the kubelet, kept up to date: the machine and the file of devices are read again whenever the
+//! kernel tells of a device, or the file has changed.
+//!
+//! [`Inventory::keep`] is called once and keeps its thread; what is new goes to its caller. It reads only, and must never
+//! give up a list that was good for a file that is not.
+
+#![forbid(unsafe_code)]
+
+mod file;
+mod news;
+mod nodes;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pinion_device_plugin::{Catalogue, Offer, SharedNode};
+use pinion_discovery::{From, Uevents, discover};
+use pinion_machine::Machine;
+
+use file::DevicesFile;
+pub use file::FileError;
+pub use news::News;
+
+/// Nothing is missed for longer, milliseconds: where the kernel is not heard, as in a network namespace.
+const AT_LATEST: u16 = 10_000;
+/// One change is many messages: what follows at once is read with it.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Subsystems of devices that are given, and of the nodes that are shared.
+static SUBSYSTEMS: [&str; 3] = ["pci", "vfio-dev", "misc"];
+
+/// Where it is read from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The file of devices; none is as good as an empty one.
+    pub devices: PathBuf,
+    /// The machine: this host, unless somebody tries something out.
+    pub machine: From,
+    /// Whether `/dev/kvm` and what is like it are offered.
+    pub shared: bool,
+}
+
+/// What was read last.
+#[derive(Debug)]
+pub struct Inventory {
+    sources: Sources,
+    file: DevicesFile,
+    catalogue: Arc<Catalogue>,
+}
+
+impl Inventory {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        let file = DevicesFile::new(sources.devices.clone());
+        Self { sources, file, catalogue: Arc::default() }
+    }
+
+    /// What is offered.
+    #[must_use]
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue)
+    }
+
+    /// Reads all again. What cannot be read stays as it was, and is told.
+    pub fn read(&mut self) -> Vec<News> {
+        let mut news = Vec::new();
+        let machine = match discover(&self.sources.machine) {
+            Ok(machine) => machine,
+            Err(error) => return vec![News::Machine(error)],
+        };
+        if let Err(error) = self.file.read(&machine) {
+            news.push(News::File(error));
+        }
+        let next = self.made_of(&machine);
+        news.extend(news::between(&self.catalogue, &next));
+        self.catalogue = Arc::new(next);
+        news
+    }
+
+    fn made_of(&self, machine: &Machine) -> Catalogue {
+        let offer = Offer::new(machine, self.file.resources()).after(&self.catalogue.offer);
+        let shared = |node: SharedNode| SharedNode { is_there: Path::new(node.path).exists(), ..node };
+        Catalogue {
+            own_nodes: nodes::own(&offer),
+            offer,
+            shared: if self.sources.shared {
+                SharedNode::of_kubevirt().map(shared).to_vec()
+            } else {
+                Vec::new()
+            },
+            distances: machine.distances.clone(),
+        }
+    }
+
+    /// Whether the file of devices is followed; else what it said before holds.
+    #[must_use]
+    pub const fn follows_file(&self) -> bool {
+        self.file.is_followed()
+    }
+
+    /// Reads all again for ever, when something has changed, on a thread of its own; `to` is given all of it and what is new, and
+    /// says whether to go on.
+    ///
+    /// # Errors
+    /// Where there is no thread to be had.
+    pub fn keep(mut self, mut to: impl FnMut(&Self, &[News]) -> bool + Send + 'static) -> io::Result<()> {
+        let uevents = Uevents::listen(&SUBSYSTEMS).ok();
+        let keep = move || {
+            loop {
+                self.wait(uevents.as_ref());
+                let news = self.read();
+                if !to(&self, &news) {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("inventory".into()).spawn(keep)?;
+        Ok(())
+    }
+
+    fn wait(&self, uevents: Option<&Uevents>) {
+        loop {
+            let mut fds: Vec<PollFd<'_>> = self.file.watched().into_iter().collect();
+            fds.extend(uevents.map(|u| PollFd::new(u.as_fd(), PollFlags::POLLIN)));
+            match poll(&mut fds, PollTimeout::from(AT_LATEST)) {
+                Ok(0) => return,
+                Ok(_) => {}
+                // Cannot be waited for: look again soon rather than spin.
+                Err(_) => return thread::sleep(PAUSE),
+            }
+            thread::sleep(PAUSE);
+            let of_file = self.file.heard();
+            if uevents.is_some_and(Uevents::heard) || of_file {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const GPU: &str = "apiVersion: pinion.dev/v1alpha1\nkind: DeviceResources\nresources:\n\
+        - {name: example.com/gpu, select: [{class: \"03\"}]}\n";
+
+    fn inventory(devices: PathBuf) -> Inventory {
+        let machine = From::Synthetic("numa:2 core:2 pu:1".into());
+        Inventory::new(Sources { devices, machine, shared: false })
+    }
+
+    #[test]
+    fn a_file_that_becomes_wrong_is_told_once_and_what_was_good_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let devices = folder.path().join("devices.yaml");
+        let mut inventory = inventory(devices.clone());
+        assert!(inventory.read().is_empty());
+        assert_eq!(inventory.catalogue().names().count(), 0, "no file is as good as an empty one");
+        fs::write(&devices, GPU).unwrap();
+        assert!(inventory.read().is_empty());
+        assert_eq!(inventory.catalogue().names().collect::<Vec<_>>(), ["example.com/gpu"]);
+        fs::write(&devices, GPU.replace("class", "clas")).unwrap();
+        let news = inventory.read();
+        assert_eq!(news.len(), 1);
+        let told = news[0].to_string();
+        assert!(told.contains("devices.yaml") && told.contains("clas"), "{told}");
+        assert!(inventory.read().is_empty(), "told once");
+        assert!(!inventory.follows_file());
+        assert_eq!(inventory.catalogue().names().count(), 1);
+        fs::remove_file(&devices).unwrap();
+        assert!(inventory.read().is_empty());
+        assert_eq!(inventory.catalogue().names().count(), 0);
+        assert!(inventory.follows_file());
+    }
+
+    #[test]
+    fn a_change_of_the_file_is_seen_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let devices = folder.path().join("devices.yaml");
+        let mut inventory = inventory(devices.clone());
+        let _ = inventory.read();
+        let (to, changed) = std::sync::mpsc::channel();
+        inventory.keep(move |inventory, _| to.send(inventory.catalogue()).is_ok()).unwrap();
+        // As an editor and a ConfigMap do it: beside its place, and moved into it.
+        let draft = folder.path().join("draft");
+        fs::write(&draft, GPU).unwrap();
+        fs::rename(&draft, &devices).unwrap();
+        let seen = |names: usize| {
+            (0..20).any(|_| {
+                let next = changed.recv_timeout(Duration::from_secs(5));
+                next.is_ok_and(|catalogue| catalogue.names().count() == names)
+            })
+        };
+        assert!(seen(1));
+        fs::remove_file(&devices).unwrap();
+        assert!(seen(0));
+    }
+}
