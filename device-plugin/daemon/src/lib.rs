@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use pinion_endpoint::{Endpoint, EndpointError, Page};
 use pinion_inventory::{Inventory, News};
-use pinion_kubelet::{Event, FolderError, serve};
+use pinion_kubelet::{Event, Folder, FolderError, serve};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -61,6 +61,7 @@ pub fn run(
     ready: impl FnOnce(Option<SocketAddr>),
     tell: impl Fn(&str) + Send + Sync + 'static,
 ) -> Result<(), DaemonError> {
+    let folder = Folder::watch(&options.kubelet)?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(DaemonError::Start)?;
     let metrics = Arc::new(Metrics::new());
     let journal = Arc::new(Journal::new(tell));
@@ -86,7 +87,7 @@ pub fn run(
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Start)?;
         tokio::select! {
-            ended = serve(&options.kubelet, catalogue, event) => Ok(ended?),
+            () = serve(folder, catalogue, event) => Ok(()),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
         }

@@ -45,14 +45,17 @@ impl Identity {
 
 /// The folder, watched.
 #[derive(Clone, Debug)]
-pub(crate) struct Folder {
+pub struct Folder {
     path: Arc<Path>,
     changed: watch::Receiver<()>,
 }
 
 impl Folder {
     /// Watches it for as long as a clone of this is there.
-    pub(crate) fn watch(path: &Path) -> Result<Self, FolderError> {
+    ///
+    /// # Errors
+    /// Where there is no such folder.
+    pub fn watch(path: &Path) -> Result<Self, FolderError> {
         let error = |source: io::Error| FolderError { path: path.to_owned(), source };
         let inotify = watched(path).map_err(error)?;
         let (to, changed) = watch::channel(());

@@ -13,7 +13,7 @@ mod plugin;
 mod registration;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,7 @@ use pinion_device_plugin::Catalogue;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use folder::Folder;
-pub use folder::FolderError;
+pub use folder::{Folder, FolderError};
 pub use registration::RegisterError;
 
 /// Where the kubelet looks for device plugins.
@@ -103,25 +102,17 @@ impl Drop for Running {
 
 /// Serves every resource of the catalogue, as it changes, until the catalogue's sender is gone. A resource that leaves the
 /// catalogue is given up, with its socket.
-///
-/// # Errors
-/// When the kubelet's folder cannot be watched.
-pub async fn serve(
-    folder: &Path,
-    mut catalogue: watch::Receiver<Arc<Catalogue>>,
-    tell: Tell,
-) -> Result<(), FolderError> {
-    let watched = Folder::watch(folder)?;
+pub async fn serve(folder: Folder, mut catalogue: watch::Receiver<Arc<Catalogue>>, tell: Tell) {
     let mut running: BTreeMap<String, Running> = BTreeMap::new();
     loop {
         let now = Arc::clone(&catalogue.borrow_and_update());
         running.retain(|name, _| now.names().any(|n| n == name));
         for name in now.names().filter(|n| !running.contains_key(*n)).collect::<Vec<_>>() {
-            let life = life::live(name.to_owned(), watched.clone(), catalogue.clone(), Arc::clone(&tell));
+            let life = life::live(name.to_owned(), folder.clone(), catalogue.clone(), Arc::clone(&tell));
             running.insert(name.to_owned(), Running(tokio::spawn(life)));
         }
         if catalogue.changed().await.is_err() {
-            return Ok(());
+            return;
         }
     }
 }

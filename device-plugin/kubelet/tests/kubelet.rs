@@ -15,7 +15,7 @@ use pinion_kubelet::api::{
     AllocateRequest, ContainerAllocateRequest, ContainerPreferredAllocationRequest, Device, Empty,
     ListAndWatchResponse, PreferredAllocationRequest, RegisterRequest,
 };
-use pinion_kubelet::{Event, serve};
+use pinion_kubelet::{Event, Folder, serve};
 use pinion_machine::{Bdf, Distances, NodeId};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -72,8 +72,7 @@ impl Both {
             let told = Arc::clone(&told);
             Arc::new(move |event: &Event| told.lock().unwrap().push(format!("{event:?}")))
         };
-        let path = folder.path().to_owned();
-        let plugin = tokio::spawn(async move { serve(&path, receiver, tell).await.unwrap() });
+        let plugin = tokio::spawn(serve(Folder::watch(folder.path()).unwrap(), receiver, tell));
         Self { folder, catalogue, registered, to, kubelet, plugin, told }
     }
 
@@ -241,16 +240,15 @@ async fn a_kubelet_that_starts_anew_or_refuses_and_a_socket_that_is_deleted_lose
     let _ = (&mut both.plugin).await;
     fs::write(both.folder.path().join(&first.endpoint), "").unwrap();
     let receiver = both.catalogue.subscribe();
-    let path = both.folder.path().to_owned();
-    let again = tokio::spawn(async move { serve(&path, receiver, Arc::new(|_: &Event| ())).await });
+    let folder = Folder::watch(both.folder.path()).unwrap();
+    let again = tokio::spawn(serve(folder, receiver, Arc::new(|_: &Event| ())));
     assert_eq!(both.registered().await, first);
     again.abort();
 }
 
-#[tokio::test]
-async fn a_folder_that_is_not_there_is_named() {
-    let (_catalogue, receiver) = watch::channel(Arc::new(Catalogue::default()));
-    let error = serve(Path::new("/nonexistent"), receiver, Arc::new(|_: &Event| ())).await.unwrap_err();
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    let error = Folder::watch(Path::new("/nonexistent")).unwrap_err();
     assert!(
         error.to_string().starts_with("Cannot watch /nonexistent: is this a node with a kubelet"),
         "{error}"
