@@ -15,7 +15,7 @@ const PACKAGES: &str = "libvirt-daemon-system,qemu-system-x86,qemu-utils,ovmf,li
 const BYTES: u64 = 2 << 30;
 /// Sets that host up while it is a folder.
 const CONFIGURE: &str = include_str!("libvirt.sh");
-/// libvirt asks each QEMU it finds what it can do, which takes 15 s in a lab host, and keeps the answers.
+/// libvirt asks each QEMU it finds what it can do, which takes long in a lab host, and keeps the answers.
 const ASK: &str = "
     virsh -q domcapabilities > /dev/null || exit 1
     kill $(pidof libvirtd virtlogd)
