@@ -64,10 +64,10 @@ impl Metric {
         Opts::new(self.name, self.help)
     }
 
-    const fn kind(&self) -> &'static str {
-        match self.name.as_bytes() {
-            [.., b't', b'o', b't', b'a', b'l'] => "counter",
-            [.., b's', b'e', b'c', b'o', b'n', b'd', b's'] => "histogram",
+    fn kind(&self) -> &'static str {
+        match self.name {
+            name if name.ends_with("_total") => "counter",
+            name if name.ends_with("_seconds") => "histogram",
             _ => "gauge",
         }
     }

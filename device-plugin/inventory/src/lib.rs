@@ -26,8 +26,11 @@ use file::DevicesFile;
 pub use file::FileError;
 pub use news::News;
 
-/// Nothing is missed for longer, milliseconds: where the kernel is not heard, as in a network namespace.
-const AT_LATEST: u16 = 10_000;
+/// Nothing is missed for longer, milliseconds, where the kernel or the file's folder cannot be listened to.
+const UNHEARD: i32 = 10_000;
+/// The same where both can, in case that one is deaf, as in a network namespace of another user. Not more often: reading
+/// the machine reads `/proc/cpuinfo`, for which some kernels interrupt every CPU.
+const HEARD: i32 = 300_000;
 /// One change is many messages: what follows at once is read with it.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Subsystems of devices that are given, and of the nodes that are shared.
@@ -49,15 +52,16 @@ pub struct Sources {
 pub struct Inventory {
     sources: Sources,
     file: DevicesFile,
+    uevents: Option<Uevents>,
     catalogue: Arc<Catalogue>,
 }
 
 impl Inventory {
-    /// Nothing yet.
+    /// Nothing yet, but listening: whatever changes after the first reading is heard.
     #[must_use]
     pub fn new(sources: Sources) -> Self {
         let file = DevicesFile::new(sources.devices.clone());
-        Self { sources, file, catalogue: Arc::default() }
+        Self { sources, file, uevents: Uevents::listen(&SUBSYSTEMS).ok(), catalogue: Arc::default() }
     }
 
     /// What is offered.
@@ -109,10 +113,9 @@ impl Inventory {
     /// # Errors
     /// Where there is no thread to be had.
     pub fn keep(mut self, mut to: impl FnMut(&Self, &[News]) -> bool + Send + 'static) -> io::Result<()> {
-        let uevents = Uevents::listen(&SUBSYSTEMS).ok();
         let keep = move || {
             loop {
-                self.wait(uevents.as_ref());
+                self.wait();
                 let news = self.read();
                 if !to(&self, &news) {
                     return;
@@ -123,11 +126,13 @@ impl Inventory {
         Ok(())
     }
 
-    fn wait(&self, uevents: Option<&Uevents>) {
+    fn wait(&self) {
+        let hears = self.uevents.is_some() && self.file.watched().is_some();
+        let patience = PollTimeout::try_from(if hears { HEARD } else { UNHEARD }).unwrap_or(PollTimeout::MAX);
         loop {
             let mut fds: Vec<PollFd<'_>> = self.file.watched().into_iter().collect();
-            fds.extend(uevents.map(|u| PollFd::new(u.as_fd(), PollFlags::POLLIN)));
-            match poll(&mut fds, PollTimeout::from(AT_LATEST)) {
+            fds.extend(self.uevents.iter().map(|u| PollFd::new(u.as_fd(), PollFlags::POLLIN)));
+            match poll(&mut fds, patience) {
                 Ok(0) => return,
                 Ok(_) => {}
                 // Cannot be waited for: look again soon rather than spin.
@@ -135,7 +140,7 @@ impl Inventory {
             }
             thread::sleep(PAUSE);
             let of_file = self.file.heard();
-            if uevents.is_some_and(Uevents::heard) || of_file {
+            if self.uevents.as_ref().is_some_and(Uevents::heard) || of_file {
                 return;
             }
         }
