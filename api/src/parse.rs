@@ -87,6 +87,36 @@ pub fn parse(input: impl AsRef<[u8]>) -> Result<Vec<Document>, Problems> {
 /// # Errors
 /// Why it cannot be read; a text with several documents is refused.
 pub fn plain_yaml(input: &str) -> Result<serde_json::Value, Problems> {
+    PlainDocument::read(input).map(|document| document.value())
+}
+
+/// A document that is read without knowing its fields, and where in the text each of them is.
+#[derive(Clone, Debug)]
+pub struct PlainDocument(Node);
+
+impl PlainDocument {
+    /// As [`plain_yaml`].
+    ///
+    /// # Errors
+    /// As [`plain_yaml`].
+    pub fn read(input: &str) -> Result<Self, Problems> {
+        one(input).map(Self)
+    }
+
+    /// It as plain JSON.
+    #[must_use]
+    pub fn value(&self) -> serde_json::Value {
+        plain(&self.0)
+    }
+
+    /// Where a field is in the text, or the nearest thing above it that was written.
+    #[must_use]
+    pub fn position(&self, path: &FieldPath) -> Option<crate::Position> {
+        self.0.position_of(path)
+    }
+}
+
+fn one(input: &str) -> Result<Node, Problems> {
     let text = text(input.as_bytes())?;
     let mut documents = yaml::documents(text).into_iter();
     let problem = |code, message: &str| Problems::one(code, message.to_owned(), None);
@@ -95,7 +125,7 @@ pub fn plain_yaml(input: &str) -> Result<serde_json::Value, Problems> {
     if documents.next().is_some() {
         return Err(problem(ProblemCode::Invalid, "The file has more than one document"));
     }
-    Ok(plain(&node))
+    Ok(node)
 }
 
 fn plain(node: &Node) -> serde_json::Value {

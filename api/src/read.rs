@@ -346,7 +346,8 @@ fn works_first(choice: &Choice) -> String {
 }
 
 /// The name that was probably meant.
-fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let lower = written.to_lowercase();
     names
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))

@@ -3,9 +3,11 @@
 
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod demo;
 mod docs;
 mod fuzz;
+mod image;
 mod lab;
 mod lint;
 mod setup;
@@ -28,9 +30,17 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Installs what is missing: Debian packages, and a guest kernel and busybox in the cache
-    Setup,
+    Setup {
+        /// Builds Kubernetes and containerd as well, so that tests run with a kubelet
+        #[arg(long)]
+        cluster: bool,
+    },
     /// Boots a virtual host with NUMA nodes, SMT, an IOMMU, devices and KVM
     Lab(lab::Arguments),
+    /// A Kubernetes cluster of virtual hosts: real control plane, kubelets with static managers, devices
+    Cluster(cluster::Arguments),
+    /// Writes Pinion's container image to an OCI archive, without a container engine
+    Image(image::Arguments),
     /// Runs the example VM on a virtual two-socket host: plan, console, certificate, metrics
     Demo,
     /// Everything that continuous integration runs: set-up, lint, tests, tests in the lab, fuzzing
@@ -68,8 +78,16 @@ fn main() -> ExitCode {
 
 fn carry_out(task: Task) -> anyhow::Result<ExitCode> {
     match task {
-        Task::Setup => setup::setup().map(|()| ExitCode::SUCCESS),
+        Task::Setup { cluster } => {
+            setup::setup()?;
+            if cluster {
+                cluster::made()?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Lab(arguments) => lab::lab(&arguments),
+        Task::Cluster(arguments) => cluster::cluster(&arguments),
+        Task::Image(arguments) => image::image(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Demo => demo::demo().map(|()| ExitCode::SUCCESS),
         Task::Test => Ok(suite::suite()),
         Task::Lint => Ok(all(lint::lint)),

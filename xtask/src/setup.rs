@@ -12,7 +12,7 @@ use pinion_lab::{Cache, DebianDisk, Emulator, Kernel, LibvirtRoot};
 use crate::workspace::show;
 
 /// A Debian package, and the file that shows that it is there.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("gcc", "/usr/bin/cc"),
     ("g++", "/usr/bin/c++"),
     ("libc6-dev", "/usr/include/stdlib.h"),
@@ -26,6 +26,8 @@ const PACKAGES: [(&str, &str); 18] = [
     ("dosfstools", "/sbin/mkfs.vfat"),
     ("libvirt-dev", "/usr/include/libvirt/libvirt.h"),
     ("libvirt-clients", "/usr/bin/virt-xml-validate"),
+    // What virt-xml-validate calls; its package only recommends it.
+    ("libxml2-utils", "/usr/bin/xmllint"),
     ("mmdebstrap", "/usr/bin/mmdebstrap"),
     ("qemu-utils", "/usr/bin/qemu-img"),
     ("util-linux", "/usr/bin/setpriv"),
@@ -90,6 +92,19 @@ pub(crate) fn for_single_tests() {
     optional("Debian with libvirt", "its backend is not tested", || {
         Ok(LibvirtRoot::of_debian(&cache).map(drop)?)
     });
+    optional(
+        "Kubernetes and containerd",
+        "the device plugin is not tested with a kubelet",
+        crate::cluster::made,
+    );
+}
+
+/// Installs Go, where there is none: an old one, as Debian has, fetches the one it needs.
+pub(crate) fn go() -> anyhow::Result<()> {
+    if Command::new("go").arg("version").output().is_ok() {
+        return Ok(());
+    }
+    install(&["golang-go"])
 }
 
 /// Gets one of them, with its time.

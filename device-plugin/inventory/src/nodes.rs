@@ -16,8 +16,9 @@ pub(crate) fn own(offer: &Offer) -> VfioNodes {
 
 fn node(sys: &Path, address: Bdf) -> Option<PathBuf> {
     let folder = sys.join("bus/pci/devices").join(address.to_string()).join("vfio-dev");
-    let name = fs::read_dir(folder).ok()?.next()?.ok()?.file_name();
-    Some(Path::new("/dev/vfio/devices").join(name))
+    let entry = fs::read_dir(folder).ok()?.next()?.ok()?;
+    // Kernels from 6.1 on number functions; the number of a node is there where they have nodes for them too (6.6, if so built).
+    entry.path().join("dev").exists().then(|| Path::new("/dev/vfio/devices").join(entry.file_name()))
 }
 
 #[cfg(test)]
@@ -29,7 +30,10 @@ mod tests {
         let sys = tempfile::tempdir().unwrap();
         let address: Bdf = "31:00.0".parse().unwrap();
         assert_eq!(node(sys.path(), address), None);
-        fs::create_dir_all(sys.path().join("bus/pci/devices/0000:31:00.0/vfio-dev/vfio3")).unwrap();
+        let numbered = sys.path().join("bus/pci/devices/0000:31:00.0/vfio-dev/vfio3");
+        fs::create_dir_all(&numbered).unwrap();
+        assert_eq!(node(sys.path(), address), None, "a kernel without nodes for functions");
+        fs::write(numbered.join("dev"), "510:3\n").unwrap();
         assert_eq!(node(sys.path(), address), Some(PathBuf::from("/dev/vfio/devices/vfio3")));
     }
 }

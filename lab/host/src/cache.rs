@@ -24,7 +24,8 @@ pub struct Cache {
 }
 
 /// A name for an entry by what it is made from: FNV-1a, nothing more.
-pub(crate) fn key(texts: &[&str]) -> String {
+#[must_use]
+pub fn key(texts: &[&str]) -> String {
     let bytes = texts.iter().flat_map(|t| t.bytes());
     let hash = bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("{hash:08x}")
@@ -74,7 +75,8 @@ impl Cache {
     }
 
     /// The folder of an entry that is there, which counts as used now.
-    pub(crate) fn held(&self, kind: &str, key: &str) -> Option<PathBuf> {
+    #[must_use]
+    pub fn held(&self, kind: &str, key: &str) -> Option<PathBuf> {
         let place = self.root.join(kind).join(key);
         if !place.is_dir() {
             return None;
@@ -84,7 +86,8 @@ impl Cache {
     }
 
     /// Whether an entry is there.
-    pub(crate) fn has(&self, kind: &str, key: &str) -> bool {
+    #[must_use]
+    pub fn has(&self, kind: &str, key: &str) -> bool {
         self.root.join(kind).join(key).is_dir()
     }
 

@@ -48,6 +48,12 @@ impl Kernel {
         self.root.join("boot").join(format!("vmlinuz-{}", self.release))
     }
 
+    /// The folder of its modules.
+    #[must_use]
+    pub fn modules(&self) -> PathBuf {
+        self.root.join("lib/modules").join(&self.release)
+    }
+
     /// Copies modules and all that they need below the root of a system, with the index that
     /// `modprobe` reads. Some may be missing: kernels differ in what they have built in.
     pub(crate) fn install(&self, names: &[&str], root: &Path, busybox: &Path) -> Result<(), LabError> {
@@ -91,7 +97,7 @@ impl Kernel {
 ///
 /// # Errors
 /// When neither has it.
-pub(crate) fn busybox(cache: &Cache) -> Result<PathBuf, LabError> {
+pub fn busybox(cache: &Cache) -> Result<PathBuf, LabError> {
     let cached = cache.entries("busybox").into_iter().next();
     let root = match cached {
         Some(root) => root,

@@ -1,17 +1,19 @@
-//! Files that a lab host is booted with.
+//! Files, disks and network cards that a lab host is booted with.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::LabError;
 use crate::debian::output;
+use crate::{Card, LabError};
 
-/// Files by their place in the lab host.
+/// Files by their place in the lab host, its disks and its network cards.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     files: BTreeMap<PathBuf, PathBuf>,
     disks: Vec<(PathBuf, Attach)>,
+    cards: Vec<Card>,
+    root: bool,
 }
 
 /// How a lab host has a disk of this machine.
@@ -59,6 +61,31 @@ impl Files {
     pub fn with_disk(mut self, image: impl Into<PathBuf>, attach: Attach) -> Self {
         self.disks.push((image.into(), attach));
         self
+    }
+
+    /// Has the first disk, an ext4 file system without partitions, as the root of the lab host: it needs the modules of
+    /// the lab's kernel, a shell and `cp`. The files come into it.
+    #[must_use]
+    pub fn on_first_disk(mut self) -> Self {
+        self.root = true;
+        self
+    }
+
+    /// Adds a network card: `eth0`, `eth1` and so on.
+    #[must_use]
+    pub fn with_card(mut self, card: Card) -> Self {
+        self.cards.push(card);
+        self
+    }
+
+    /// The network cards, in their order.
+    pub(crate) fn cards(&self) -> &[Card] {
+        &self.cards
+    }
+
+    /// Whether the first disk is the root.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        self.root
     }
 
     /// The disks, in their order.

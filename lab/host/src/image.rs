@@ -33,6 +33,9 @@ const MODULES: [&str; 20] = [
     "nls_iso8859-1",
 ];
 
+/// Where the files are that come into a root on a disk.
+const ROOT_FILES: &str = "/root-files";
+
 /// Cargo's build folder.
 pub(crate) fn target() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -60,8 +63,9 @@ pub(crate) fn pack(
         })
         .collect();
     tree.script("/etc/huge-pages", &pages)?;
+    let below = Path::new(if files.is_on_disk() { ROOT_FILES } else { "/" });
     for (place, file) in files.iter() {
-        tree.file(place, file)?;
+        tree.file(&below.join(place.strip_prefix("/").unwrap_or(place)), file)?;
     }
     tree.script("/init", include_str!("init.sh"))?;
     tree.pack(to)

@@ -29,5 +29,18 @@ while [ -z "$port" ]; do
         [ "$(cat "$p/name" 2>/dev/null)" = agent ] && port=/dev/${p##*/}
     done
 done
+if [ -d /root-files ]; then
+    modprobe -a ext4 virtio_net
+    mkdir /disk && mount -t ext4 /dev/vda /disk || poweroff -f
+    cp -a /root-files/. /disk/
+    for folder in dev proc sys run tmp; do
+        mkdir -p "/disk/$folder" && mount -o move "/$folder" "/disk/$folder"
+    done
+    cp /bin/pinion-lab-agent /bin/busybox /disk/run/
+    printf '%s\n' '#!/run/busybox sh' "/run/pinion-lab-agent $port" '/run/busybox poweroff -f' > /disk/run/lab
+    chmod 755 /disk/run/lab
+    export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    exec switch_root /disk /run/lab
+fi
 /bin/pinion-lab-agent "$port"
 poweroff -f

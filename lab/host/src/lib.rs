@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod card;
 mod debian;
 mod disk;
 mod emulator;
@@ -33,10 +34,12 @@ mod programs;
 mod qemu;
 mod shape;
 mod slot;
+mod start;
 
-pub use cache::Cache;
-pub use debian::{Kernel, debian_program};
-pub use disk::{DebianDisk, LibvirtRoot};
+pub use cache::{Cache, key};
+pub use card::Card;
+pub use debian::{Kernel, busybox, debian_program};
+pub use disk::{DebianDisk, LibvirtRoot, debian_system};
 pub use emulator::Emulator;
 pub use error::LabError;
 pub use files::{Attach, Files};
@@ -46,3 +49,4 @@ pub use outcome::Output;
 pub use pinion_lab_agent::Stream;
 pub use programs::Programs;
 pub use shape::{Device, HugePages, Node, Shape};
+pub use slot::Slot;

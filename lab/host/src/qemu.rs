@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Attach, LabError, Shape};
+use crate::{Attach, Card, LabError, Shape};
 
 /// Where a lab's files are on this machine.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,7 @@ pub(crate) struct Places<'a> {
     pub(crate) monitor: &'a Path,
     pub(crate) folder: &'a Path,
     pub(crate) disks: &'a [(PathBuf, Attach)],
+    pub(crate) cards: &'a [Card],
 }
 
 /// All arguments.
@@ -24,6 +25,11 @@ pub(crate) fn arguments(shape: &Shape, places: &Places<'_>) -> Result<Vec<String
     words.nodes(shape);
     words.devices(shape, places.folder);
     words.disks(places.disks);
+    for (number, card) in places.cards.iter().enumerate() {
+        for (flag, value) in card.words(number) {
+            words.add(flag, value);
+        }
+    }
     words.add("-kernel", places.kernel.display().to_string());
     words.add("-initrd", places.initramfs.display().to_string());
     words.add("-append", command_line(shape));
@@ -159,9 +165,15 @@ impl Words {
                 if functions {
                     self.add("-device", format!("nvme-subsys,id=subsystem{port}"));
                 }
-                self.add("-device", format!("{},bus=port{port}", device.argument(drive, port)));
+                self.add(
+                    "-device",
+                    format!("{},id=device{port},bus=port{port}", device.argument(drive, port)),
+                );
+                if matches!(device, crate::Device::Pair) {
+                    self.add("-device", format!("nvme,serial=lab-pair-{port},bus=port{port},addr=0.1"));
+                }
                 if functions {
-                    self.add("-device", format!("nvme-ns,drive=nvme{drive},bus=parent{port},shared=on"));
+                    self.add("-device", format!("nvme-ns,drive=nvme{drive},bus=device{port},shared=on"));
                 }
             }
         }
@@ -183,6 +195,7 @@ mod tests {
             monitor: here,
             folder: here,
             disks: &[],
+            cards: &[],
         };
         let text = arguments(&Shape::two_socket(), &places).unwrap().join(" ");
         for part in [
@@ -190,7 +203,7 @@ mod tests {
             "-numa node,nodeid=3,memdev=mem3,cpus=12-15",
             "-numa dist,src=0,dst=2,val=32",
             "pxb-pcie,id=pxb1,bus_nr=48,bus=pcie.0,numa_node=1",
-            "nvme,serial=lab-2,drive=nvme2,bus=port4",
+            "nvme,serial=lab-2,drive=nvme2,id=device4,bus=port4",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -66,6 +66,8 @@ pub struct HugePages {
 pub enum Device {
     /// QEMU's device for teaching: a BAR, MSI, DMA.
     Edu,
+    /// Two NVMe controllers without drives, functions of one device, that share an IOMMU group.
+    Pair,
     /// An NVMe drive of 64 MiB.
     Nvme,
     /// A network card.
@@ -91,6 +93,7 @@ impl Device {
     pub(crate) fn argument(self, drive: usize, port: usize) -> String {
         match self {
             Self::Edu => "edu".to_owned(),
+            Self::Pair => format!("nvme,serial=lab-pair-{port},addr=0.0,multifunction=on"),
             Self::Nvme => format!("nvme,serial=lab-{drive},drive=nvme{drive}"),
             Self::E1000e => "e1000e,rombar=0".to_owned(),
             // Two of them would have one file of firmware.
@@ -100,7 +103,7 @@ impl Device {
             Self::PciTestdev => "pci-testdev".to_owned(),
             Self::Ivshmem | Self::LargeBar => format!("ivshmem-plain,memdev=shared{port}"),
             Self::NvmeSriov => format!(
-                "nvme,id=parent{port},serial=lab-{drive},subsys=subsystem{port},sriov_max_vfs=2,sriov_vq_flexible=4,\
+                "nvme,serial=lab-{drive},subsys=subsystem{port},sriov_max_vfs=2,sriov_vq_flexible=4,\
                  sriov_vi_flexible=4,max_ioqpairs=6,msix_qsize=7"
             ),
         }

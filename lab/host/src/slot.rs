@@ -12,15 +12,18 @@ const MIB: u64 = 6 * 1024;
 const MOST: u64 = 8;
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The right to run a lab; dropping it, or dying, gives it back.
+/// The right to run a lab, or several that belong together; dropping it, or dying, gives it back.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub struct Slot {
     _lock: File,
 }
 
 impl Slot {
     /// Waits for one. On a small machine there is one in all: who holds a lab must not wait for another.
-    pub(crate) fn wait(cache: &Cache) -> Result<Self, LabError> {
+    ///
+    /// # Errors
+    /// When the cache folder cannot be written.
+    pub fn wait(cache: &Cache) -> Result<Self, LabError> {
         let folder = cache.root().join("slots");
         fs::create_dir_all(&folder).map_err(LabError::file("make the folder", &folder))?;
         let slots = slots();

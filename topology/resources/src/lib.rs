@@ -5,10 +5,10 @@
 
 #![forbid(unsafe_code)]
 
-use pinion_api::plain_yaml;
+mod file;
+
+use pinion_api::{FieldPath, Position};
 use pinion_machine::{Bdf, Machine, NodeId, PciFunction, Sriov};
-use serde::Deserialize;
-use serde_json::Value;
 
 /// Where the file is.
 pub const DEFAULT_PATH: &str = "/etc/pinion/devices.yaml";
@@ -21,17 +21,19 @@ const KIND: &str = "DeviceResources";
 /// What is wrong with a file of resources.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourcesError {
-    /// It is no YAML, or has fields that are not known.
+    /// It is no YAML.
     #[error("{0}")]
     Malformed(String),
     /// It is of another kind or version.
     #[error("It must say apiVersion: {API_VERSION} and kind: {KIND}")]
     Kind,
     /// One field is wrong.
-    #[error("{path}: {message}")]
+    #[error("{}{path}: {message}", at(*position))]
     Field {
         /// Its path.
-        path: String,
+        path: FieldPath,
+        /// Where it is in the text; where what is missing would be.
+        position: Option<Position>,
         /// What is wrong with it.
         message: String,
     },
@@ -47,6 +49,10 @@ pub enum ResourcesError {
         /// The other.
         second: String,
     },
+}
+
+fn at(position: Option<Position>) -> String {
+    position.map(|position| format!("{position}: ")).unwrap_or_default()
 }
 
 /// Names, and what each stands for.
@@ -73,37 +79,6 @@ struct Selector {
     node: Option<NodeId>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct File {
-    api_version: String,
-    kind: String,
-    resources: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    name: String,
-    /// Bound for a guest that asks for it, and given back after it.
-    #[serde(default)]
-    bind: bool,
-    select: Vec<RawSelector>,
-}
-
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[derive(Default)]
-struct RawSelector {
-    address: Option<Value>,
-    vendor: Option<Value>,
-    device: Option<Value>,
-    class: Option<Value>,
-    driver: Option<String>,
-    parent: Option<Value>,
-    node: Option<u32>,
-}
-
 impl Resources {
     /// The names, as the file has them.
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -119,40 +94,9 @@ impl Resources {
     /// Reads a file.
     ///
     /// # Errors
-    /// All that is wrong with it.
+    /// All that is wrong with it, in its order.
     pub fn parse(text: &str) -> Result<Self, Vec<ResourcesError>> {
-        let malformed = |message: String| vec![ResourcesError::Malformed(message)];
-        let value = plain_yaml(text).map_err(|problems| malformed(problems.to_string().trim().to_owned()))?;
-        let file: File = serde_json::from_value(value).map_err(|e| malformed(e.to_string()))?;
-        if file.api_version != API_VERSION || file.kind != KIND {
-            return Err(vec![ResourcesError::Kind]);
-        }
-        let mut problems = Vec::new();
-        let mut resources: Vec<Resource> = Vec::new();
-        for (index, entry) in file.resources.into_iter().enumerate() {
-            let path = format!("resources[{index}]");
-            let mut wrong = |field: &str, message: String| {
-                problems.push(ResourcesError::Field { path: format!("{path}{field}"), message });
-            };
-            if !is_resource_name(&entry.name) {
-                wrong(".name", format!("{:?} is not a resource name such as example.com/gpu", entry.name));
-            }
-            if resources.iter().any(|r| r.name == entry.name) {
-                wrong(".name", format!("{:?} is given twice", entry.name));
-            }
-            if entry.select.is_empty() {
-                wrong(".select", "nothing is selected: give at least one selector".to_owned());
-            }
-            let mut selectors = Vec::new();
-            for (index, raw) in entry.select.into_iter().enumerate() {
-                match raw.read() {
-                    Ok(selector) => selectors.push(selector),
-                    Err((field, message)) => wrong(&format!(".select[{index}]{field}"), message),
-                }
-            }
-            resources.push(Resource { name: entry.name, bind: entry.bind, selectors });
-        }
-        if problems.is_empty() { Ok(Self(resources)) } else { Err(problems) }
+        file::read(text).map(Self)
     }
 
     /// The functions that go by a name, ascending; `None` where the file does not have it.
@@ -198,65 +142,6 @@ impl Selector {
             && self.parent.is_none_or(|p| parent == Some(p))
             && self.node.is_none_or(|n| function.node == Some(n))
     }
-}
-
-type Wrong = (&'static str, String);
-
-impl RawSelector {
-    fn read(self) -> Result<Selector, Wrong> {
-        let selector = Selector {
-            address: self.address.map(|v| address(".address", &v)).transpose()?,
-            vendor: self.vendor.map(|v| id(".vendor", &v)).transpose()?,
-            device: self.device.map(|v| id(".device", &v)).transpose()?,
-            class: self.class.map(|v| class(&v)).transpose()?,
-            driver: self.driver,
-            parent: self.parent.map(|v| address(".parent", &v)).transpose()?,
-            node: self.node.map(NodeId),
-        };
-        if selector == Selector::default() {
-            return Err(("", "an empty selector would select every device".to_owned()));
-        }
-        Ok(selector)
-    }
-}
-
-/// YAML reads `1234` as a number: ids and classes are hexadecimal however they are written.
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn address(field: &'static str, value: &Value) -> Result<Bdf, Wrong> {
-    text(value).parse().map_err(|e: pinion_machine::BdfError| (field, e.to_string()))
-}
-
-fn id(field: &'static str, value: &Value) -> Result<u16, Wrong> {
-    let text = text(value);
-    let digits = text.strip_prefix("0x").unwrap_or(&text);
-    let wrong = || (field, format!("{text:?} is not an id of four hexadecimal digits such as \"10de\""));
-    if digits.len() > 4 { Err(wrong()) } else { u16::from_str_radix(digits, 16).map_err(|_| wrong()) }
-}
-
-fn class(value: &Value) -> Result<String, Wrong> {
-    let text = text(value).to_lowercase();
-    let is_class = matches!(text.len(), 2 | 4 | 6) && text.chars().all(|c| c.is_ascii_hexdigit());
-    if is_class {
-        Ok(text)
-    } else {
-        Err((".class", format!("{text:?} is not a class code such as \"03\", \"0302\" or \"030200\"")))
-    }
-}
-
-/// `example.com/gpu`: a domain and a name, as extended resources of Kubernetes have it.
-fn is_resource_name(name: &str) -> bool {
-    let part = |text: &str, more: &[char]| {
-        !text.is_empty()
-            && text.len() <= 253
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(&c))
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.ends_with(|c: char| c.is_ascii_alphanumeric())
-    };
-    name.split_once('/')
-        .is_some_and(|(domain, name)| part(domain, &['-', '.']) && part(name, &['-', '.', '_']))
 }
 
 #[cfg(test)]
@@ -319,7 +204,7 @@ resources:
             {"name": "gpu", "select": [{"vendor": "10dex"}, {}]},
             {"name": "a.b/c", "select": []}, {"name": "a.b/c", "select": [{"class": "3"}]}]}"#;
         let said: Vec<String> = Resources::parse(text).unwrap_err().iter().map(ToString::to_string).collect();
-        let paths: Vec<&str> = said.iter().filter_map(|s| s.split_once(": ")).map(|(path, _)| path).collect();
+        let paths: Vec<&str> = said.iter().filter_map(|s| s.split(": ").nth(1)).collect();
         assert_eq!(
             paths,
             [
@@ -334,8 +219,21 @@ resources:
         assert!(Resources::parse("kind: [").is_err() && Resources::parse("").is_err());
         let other = TEXT.replace("v1alpha1", "v9");
         assert_eq!(Resources::parse(&other).unwrap_err(), [ResourcesError::Kind]);
-        let unknown = TEXT.replace("parent", "parnet");
-        assert!(Resources::parse(&unknown).unwrap_err()[0].to_string().contains("parnet"));
+        let wrong = TEXT.replace("parent", "parnet").replace("2342", "12345").replace("node: 1", "node: one");
+        let said: Vec<String> =
+            Resources::parse(&wrong).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "line 7, column 21: resources[0].select[0].node: must be the number of a NUMA node, not \"one\"",
+                "line 10, column 20: resources[1].select[0].device: \"12345\" is not an id of four hexadecimal digits \
+                 such as \"10de\"",
+                "line 13, column 13: resources[2].select[0].parnet: unknown field, did you mean \"parent\"?",
+            ]
+        );
+        let said = Resources::parse("kind: 1\nresources: {}\nother: 1\n").unwrap_err();
+        let said: Vec<String> = said.iter().map(ToString::to_string).collect();
+        assert!(said.len() == 4 && said[0].contains("apiVersion") && said[3].contains("other"), "{said:?}");
     }
 
     #[test]

@@ -190,8 +190,14 @@ impl By {
 fn has_file(source: &Source) -> bool {
     match source {
         Source::Opened(_) => true,
-        Source::Folder(folder) => Path::new(IOMMU).exists() && folder.join("vfio-dev").is_dir(),
+        Source::Folder(folder) => Path::new(IOMMU).exists() && has_node(folder),
     }
+}
+
+/// Kernels before 6.6 number functions as well, without nodes for them.
+fn has_node(folder: &Path) -> bool {
+    let numbered = std::fs::read_dir(folder.join("vfio-dev")).into_iter().flatten().flatten();
+    numbered.into_iter().any(|entry| entry.path().join("dev").exists())
 }
 
 fn container(kvm: Arc<VfioDeviceFd>) -> Result<Arc<VfioContainer>, PassthroughError> {

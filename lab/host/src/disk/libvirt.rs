@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::{system, within};
+use super::{debian_system, within};
 use crate::cache::key;
 use crate::{Cache, LabError};
 
@@ -57,7 +57,7 @@ fn make(folder: &Path) -> Result<(), LabError> {
     file.set_len(BYTES).map_err(LabError::file("size", &image))?;
     let script = folder.join("configure.sh");
     fs::write(&script, CONFIGURE).map_err(LabError::file("write", &script))?;
-    system(PACKAGES, &format!("sh '{}' \"$1\"", script.display()), &image, 0, BYTES / 4096)?;
+    debian_system(PACKAGES, &format!("sh '{}' \"$1\"", script.display()), &image, 0, BYTES / 4096)?;
     fs::remove_file(&script).map_err(LabError::file("remove", &script))?;
     within(&image, "libvirt-root", &[LibvirtRoot::ENTER, ASK])
 }

@@ -91,7 +91,7 @@ fn make(folder: &Path) -> Result<(), LabError> {
     fs::write(&script, CONFIGURE).map_err(LabError::file("write", &script))?;
     let packages = format!("{PACKAGES},linux-image-{old},linux-image-{new}");
     let (offset, blocks) = (ROOT_START * 512, (DISK_BYTES - ROOT_START * 512 - TAIL) / 4096);
-    system(&packages, &format!("sh '{}' \"$1\" {new}", script.display()), &image, offset, blocks)?;
+    debian_system(&packages, &format!("sh '{}' \"$1\" {new}", script.display()), &image, offset, blocks)?;
     within(&image, "disk", &[INSTALL])?;
     let releases = folder.join("releases");
     fs::write(&releases, format!("{old} {new}\n")).map_err(LabError::file("write", &releases))?;
@@ -99,8 +99,17 @@ fn make(folder: &Path) -> Result<(), LabError> {
 }
 
 /// Makes a Debian system of packages, sets it up by a command that has its folder as `$1`, and puts it into an image
-/// as an ext4 file system of so many blocks.
-fn system(packages: &str, configure: &str, image: &Path, offset: u64, blocks: u64) -> Result<(), LabError> {
+/// as an ext4 file system of so many blocks of 4 KiB, from an offset in bytes.
+///
+/// # Errors
+/// When Debian's packages cannot be had, or the command fails.
+pub fn debian_system(
+    packages: &str,
+    configure: &str,
+    image: &Path,
+    offset: u64,
+    blocks: u64,
+) -> Result<(), LabError> {
     // Without what is mounted there while packages are set up.
     let root = format!(
         "copy=$(mktemp -d) && tar -C \"$1\" --one-file-system --exclude='./dev/*' -cf - . | tar -C $copy -xf - && \

@@ -24,7 +24,7 @@ done
 mkdir lab
 cd lab
 ../configure --target-list=x86_64-softmmu --without-default-features --enable-tcg --enable-system --enable-fdt \
-    --disable-werror --disable-docs --meson=/usr/bin/meson --extra-cflags=-O3
+    --enable-slirp --disable-werror --disable-docs --meson=/usr/bin/meson --extra-cflags=-O3
 ninja qemu-system-x86_64
 strip -o "$here/qemu-system-x86_64" qemu-system-x86_64
 cd "$here"

@@ -35,11 +35,12 @@ pub struct Emulator {
 
 impl Emulator {
     /// Debian packages that building it needs, each with the file that shows that it is there.
-    pub const PACKAGES: [(&str, &str); 7] = [
+    pub const PACKAGES: [(&str, &str); 8] = [
         ("dpkg-dev", "/usr/bin/dpkg-source"),
         ("libglib2.0-dev", "/usr/include/glib-2.0/glib.h"),
         ("libpixman-1-dev", "/usr/include/pixman-1/pixman.h"),
         ("libfdt-dev", "/usr/include/libfdt.h"),
+        ("libslirp-dev", "/usr/include/slirp/libslirp.h"),
         ("meson", "/usr/bin/meson"),
         ("ninja-build", "/usr/bin/ninja"),
         ("patch", "/usr/bin/patch"),

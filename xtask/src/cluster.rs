@@ -1,0 +1,188 @@
+//! `cargo xtask cluster`: a Kubernetes cluster of lab hosts, for as long as one wants it.
+//!
+//! A process of its own keeps it (`cluster keep`), since all of it dies with who holds it: `up` starts that and waits,
+//! `down` ends it. Its folder has the number of that process, what it says, and the cluster's files.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Subcommand};
+use pinion_lab::Cache;
+use pinion_lab_cluster::{Cluster, ClusterPrograms, NodeImage, Options};
+
+use crate::setup;
+
+const LOOK: Duration = Duration::from_millis(200);
+const DOWN_WITHIN: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Brings up a cluster in the background, and waits until its nodes are ready
+    Up {
+        /// Nodes, each a virtual host with 8 CPUs and 4 GiB
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
+        nodes: u8,
+    },
+    /// Takes it down again
+    Down,
+    /// Runs kubectl for it, as its administrator
+    Kubectl {
+        /// Passed on to kubectl
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Holds a cluster: what `up` starts
+    #[command(hide = true)]
+    Keep {
+        #[arg(long)]
+        nodes: u8,
+    },
+}
+
+/// Carries out `cargo xtask cluster`.
+pub(crate) fn cluster(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let folder = crate::workspace::target().join("cluster");
+    match &arguments.command {
+        Task::Up { nodes } => up(&folder, *nodes).map(|()| ExitCode::SUCCESS),
+        Task::Down => down(&folder).map(|()| ExitCode::SUCCESS),
+        Task::Kubectl { words } => kubectl(&folder, words),
+        Task::Keep { nodes } => keep(&folder, *nodes).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// The process that keeps the cluster, if it runs.
+fn keeper(folder: &Path) -> Option<u32> {
+    let process: u32 = fs::read_to_string(folder.join("keeper")).ok()?.trim().parse().ok()?;
+    let words = fs::read(format!("/proc/{process}/cmdline")).ok()?;
+    // Its number may be another's by now.
+    let is_one = words.split(|b| *b == 0).any(|word| word == b"keep");
+    is_one.then_some(process)
+}
+
+fn up(folder: &Path, nodes: u8) -> anyhow::Result<()> {
+    if keeper(folder).is_some() && folder.join("ready").exists() {
+        bail!("a cluster is up already; `cargo xtask cluster down` takes it down");
+    }
+    if keeper(folder).is_none() {
+        setup::setup()?;
+        made()?;
+        let _ = fs::remove_dir_all(folder);
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let log = File::create(folder.join("log")).context("cannot create the cluster's log")?;
+        let mut keep = Command::new("setsid");
+        keep.arg(std::env::current_exe()?).args(["cluster", "keep", "--nodes", &nodes.to_string()]);
+        keep.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = keep.spawn().context("cannot start the process that keeps the cluster")?;
+        fs::write(folder.join("keeper"), child.id().to_string())
+            .context("cannot note who keeps the cluster")?;
+    }
+    follow(folder)?;
+    println!("`cargo xtask cluster kubectl get nodes` asks it, `cargo xtask cluster down` takes it down;");
+    println!("export KUBECONFIG={}", folder.join("kubeconfig").display());
+    Ok(())
+}
+
+/// What is slow to make, with a line for each.
+pub(crate) fn made() -> anyhow::Result<()> {
+    let cache = Cache::of_user();
+    if !ClusterPrograms::are_ready(&cache) {
+        setup::go()?;
+        println!("building Kubernetes and containerd: six minutes on two CPUs…");
+    }
+    let began = Instant::now();
+    let programs = ClusterPrograms::of_user(&cache)?;
+    let image = NodeImage::of_user(&cache, &programs)?;
+    println!(
+        "programs and node image: there ({:.1} s), {}",
+        began.elapsed().as_secs_f32(),
+        image.path().display()
+    );
+    Ok(())
+}
+
+/// Shows what the keeper says until the cluster is ready, or the keeper has ended.
+fn follow(folder: &Path) -> anyhow::Result<()> {
+    let mut at = 0;
+    loop {
+        let (ready, runs) = (folder.join("ready").exists(), keeper(folder).is_some());
+        let mut log = File::open(folder.join("log")).context("cannot read the cluster's log")?;
+        log.seek(SeekFrom::Start(at))?;
+        let mut text = String::new();
+        at += u64::try_from(log.read_to_string(&mut text)?)?;
+        print!("{text}");
+        if ready {
+            return Ok(());
+        }
+        ensure!(runs, "the cluster did not come up; its logs are in {}", folder.display());
+        thread::sleep(LOOK);
+    }
+}
+
+fn keep(folder: &Path, nodes: u8) -> anyhow::Result<()> {
+    let options = Options::of_nodes(usize::from(nodes), folder);
+    let mut told = |what: &str, after: Duration| println!("{:>6.1} s  {what}", after.as_secs_f32());
+    let _cluster = Cluster::up(&options, &mut told)?;
+    fs::write(folder.join("ready"), "")?;
+    loop {
+        thread::park();
+    }
+}
+
+fn down(folder: &Path) -> anyhow::Result<()> {
+    let Some(process) = keeper(folder) else {
+        let _ = fs::remove_dir_all(folder);
+        println!("no cluster is up");
+        return Ok(());
+    };
+    // Nodes and programs die with it.
+    Command::new("kill").arg(process.to_string()).status().context("cannot run `kill`")?;
+    let end = Instant::now() + DOWN_WITHIN;
+    while keeper(folder).is_some() {
+        ensure!(Instant::now() < end, "process {process}, which keeps the cluster, does not end");
+        thread::sleep(LOOK);
+    }
+    fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    println!("the cluster is down");
+    Ok(())
+}
+
+fn kubectl(folder: &Path, words: &[String]) -> anyhow::Result<ExitCode> {
+    ensure!(keeper(folder).is_some(), "no cluster is up; `cargo xtask cluster up` brings one up");
+    let kubectl: PathBuf = ClusterPrograms::of_user(&Cache::of_user())?.path("kubectl");
+    let status =
+        Command::new(kubectl).arg("--kubeconfig").arg(folder.join("kubeconfig")).args(words).status()?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_is_known_by_what_it_was_told() {
+        let folder = std::env::temp_dir().join(format!("pinion-keeper-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        assert_eq!(keeper(&folder), None);
+        // This process is none, though it runs.
+        fs::write(folder.join("keeper"), std::process::id().to_string()).unwrap();
+        assert_eq!(keeper(&folder), None);
+        let mut one = Command::new("sh").args(["-c", "sleep 60; :", "keep"]).spawn().unwrap();
+        fs::write(folder.join("keeper"), one.id().to_string()).unwrap();
+        assert_eq!(keeper(&folder), Some(one.id()));
+        one.kill().unwrap();
+        one.wait().unwrap();
+        assert_eq!(keeper(&folder), None);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
