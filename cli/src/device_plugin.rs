@@ -16,7 +16,7 @@ pub(crate) fn run(options: DevicePluginOptions) -> Result<(), Failure> {
     let sources =
         Sources { devices: options.devices, machine: MachineSource::Host, shared: !options.only_named };
     let pages = Some(options.listen).filter(|_| !options.no_pages);
-    let options = Options { sources, kubelet: options.kubelet, pages };
+    let options = Options { sources, kubelet: options.kubelet, cdi: options.cdi, pages };
     let folder = options.kubelet.display().to_string();
     let ready = |pages: Option<SocketAddr>| {
         let pages = pages.map(|address| format!(", http://{address}/metrics")).unwrap_or_default();

@@ -198,7 +198,8 @@ fn offered(lab: &Lab) {
     must(lab, "echo 1 > /sys/bus/pci/rescan", QUICK);
     said("example.com/edu: device .* is bound to no driver", 2);
     must(lab, "sed -i 's/select/selct/' /followed.yaml", QUICK);
-    said("/followed.yaml is not followed, what it said before holds: .*selct", 1);
+    said("/followed.yaml is not followed, what it said before holds: line 5", 1);
+    said("line [0-9]*, column 3: resources.[0-9]..selct: unknown field, did you mean \"select\"?", 3);
     let metrics = must(lab, "wget -q -O - http://127.0.0.1:9181/metrics", QUICK);
     for line in [
         "pinion_device_plugin_devices{health=\"Healthy\",resource=\"devices.kubevirt.io/kvm\"} 1000",

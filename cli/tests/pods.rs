@@ -9,7 +9,8 @@ mod cluster;
 use cluster::{LONG, Node, SOON, on_cluster};
 use pinion_lab_cluster::Cluster;
 
-/// One device alone on node 1, two functions in one group on node 0 by a name with a dash and dots, and a drive on node 1.
+/// Two devices alone on node 1, two functions in one group on node 0 by a name with a dash and dots, and a drive on node 1;
+/// a network card and virtual functions on node 0.
 const NAMES: &str = r#"
 apiVersion: pinion.dev/v1alpha1
 kind: DeviceResources
@@ -20,22 +21,26 @@ resources:
   select: [{address: "0000:22:00.0"}, {address: "0000:22:00.1"}]
 - name: example.com/drive
   select: [{class: "0108", node: 1}]
+- name: example.com/card
+  select: [{class: "0200", node: 0}]
+- name: example.com/function
+  select: [{parent: "0000:24:00.0"}, {parent: "0000:25:00.0"}]
 "#;
 
 /// Says where it is and what it has, and stays. A shell drops variables whose names have a dash; the kernel does not.
 const SAYS: &str = "grep allowed_list /proc/self/status; tr '\\0' '\\n' < /proc/1/environ; ls /dev/vfio; echo SAID; sleep 3600";
 
-/// Runs the plugin from its image, again and again.
+/// Runs the plugin from its image, again and again; it gives devices by CDI.
 const PLUGIN: &str = r#"#!/bin/sh
 set -e
 at=/run/plugin
 mkdir -p $at
 ctr -n k8s.io images mount --rw pinion.dev/pinion:0.1.0 $at
-for folder in dev sys proc var/lib/kubelet etc/pinion; do
-    mkdir -p $at/$folder
+for folder in dev sys proc var/lib/kubelet etc/pinion etc/cdi; do
+    mkdir -p /$folder $at/$folder
     mount --rbind /$folder $at/$folder
 done
-setsid sh -c "while :; do chroot $at /usr/bin/pinion device-plugin; sleep 0.1; done" > /var/log/plugin.log 2>&1 < /dev/null &
+setsid sh -c "while :; do chroot $at /usr/bin/pinion device-plugin --cdi /etc/cdi; sleep 0.1; done" > /var/log/plugin.log 2>&1 < /dev/null &
 "#;
 
 fn pod(name: &str, limits: &str) -> String {
@@ -51,25 +56,28 @@ fn a_kubelet_gives_devices_to_pods_and_loses_none() {
     on_cluster("pods", |cluster| {
         let node = Node::first(cluster);
         node.put("/etc/pinion/devices.yaml", NAMES);
-        let [edu, other, pair, drive] = bound(&node);
+        let [edu, other, pair, drive, card] = bound(&node);
         cluster::in_workspace(cluster, &["apply", "-k", "manifests"]);
         node.until_allocatable(&[
             ("devices.kubevirt.io/kvm", "1k"),
             ("example.com/edu", "2"),
             ("lab-1.example.com/pair.of-two", "1"),
             ("example.com/drive", "1"),
+            ("example.com/card", "1"),
         ]);
         given(cluster, &edu, &pair);
         failing(cluster, &node, [&edu, &other]);
         unplugged(&node, &drive);
+        fatal(&node, &card);
+        many(&node);
         restarted(&node);
         wrong_file(cluster, &node);
         killed(cluster, &node);
     });
 }
 
-/// Functions that the lab has, bound to vfio-pci: those on node 1, the pair's first, the drive.
-fn bound(node: &Node<'_>) -> [String; 4] {
+/// Functions that the lab has, bound to vfio-pci: those on node 1, the pair's first, the drive, the network card.
+fn bound(node: &Node<'_>) -> [String; 5] {
     let all = node.sh(
         "for d in /sys/bus/pci/devices/*; do echo ${d##*/} $(cat $d/device) $(cat $d/class) $(cat $d/numa_node); done",
     );
@@ -77,12 +85,17 @@ fn bound(node: &Node<'_>) -> [String; 4] {
         let these = all.lines().filter(|l| l.contains(wanted));
         these.filter_map(|l| Some(l.split_once(' ')?.0.to_owned())).collect()
     };
-    let (alone, pair, drive) = (find("0x11e8 0x00ff00 1"), find("0x010802 0"), find("0x010802 1"));
-    for function in alone.iter().chain(&pair).chain(&drive) {
+    let (alone, pair, drive) = (
+        find("0x11e8 0x00ff00 1"),
+        find("0x010802 0").into_iter().filter(|a| a.starts_with("0000:22")).collect::<Vec<_>>(),
+        find("0x010802 1"),
+    );
+    let card = find("0x020000 0");
+    for function in alone.iter().chain(&pair).chain(&drive).chain(&card) {
         node.bind(function);
     }
-    match (&alone[..], &pair[..], &drive[..]) {
-        ([edu, other], [first, _], [drive]) => [edu, other, first, drive].map(Clone::clone),
+    match (&alone[..], &pair[..], &drive[..], &card[..]) {
+        ([edu, other], [first, _], [drive], [card]) => [edu, other, first, drive, card].map(Clone::clone),
         _ => panic!("other devices than expected: {all}"),
     }
 }
@@ -129,15 +142,44 @@ fn unplugged(node: &Node<'_>, drive: &str) {
     node.until_allocatable(&[("example.com/drive", "1")]);
     let plugged = "ls -d /sys/bus/pci/devices/* | wc -l";
     let before = node.sh(plugged);
-    node.monitor("device_del device5");
+    node.monitor("device_del device8");
     node.until_allocatable(&[("example.com/drive", "0")]);
     assert_ne!(node.sh(plugged), before);
 }
 
+/// The port of a device reports a fatal error (data link protocol): the kernel resets what is below it, and nobody is given the
+/// device until somebody has bound it anew. QEMU's card has no errors of its own to report.
+fn fatal(node: &Node<'_>, card: &str) {
+    node.monitor("pcie_aer_inject_error port3 DLP");
+    node.until_allocatable(&[("example.com/card", "0")]);
+    node.unbind(card);
+    node.bind(card);
+    node.until_allocatable(&[("example.com/card", "1")]);
+}
+
+/// Two hundred devices appear, virtual functions that are bound one by one.
+fn many(node: &Node<'_>) {
+    node.sh("cd /sys/bus/pci/devices
+         for parent in 0000:24:00.0 0000:25:00.0; do
+             echo 0 > $parent/sriov_drivers_autoprobe
+             echo 100 > $parent/sriov_numvfs
+             for function in $parent/virtfn*; do
+                 echo vfio-pci > $function/driver_override
+                 basename $(readlink -f $function) > /sys/bus/pci/drivers_probe
+             done
+         done");
+    node.until_allocatable(&[("example.com/function", "200")]);
+}
+
 /// A kubelet that starts anew forgets all plugins and removes their sockets; somebody deletes them, too.
 fn restarted(node: &Node<'_>) {
-    let names = ["devices.kubevirt.io/kvm", "example.com/edu", "lab-1.example.com/pair.of-two"];
-    let all = [(names[0], "1k"), (names[1], "2"), (names[2], "1")];
+    let names = [
+        "devices.kubevirt.io/kvm",
+        "example.com/edu",
+        "lab-1.example.com/pair.of-two",
+        "example.com/function",
+    ];
+    let all = [(names[0], "1k"), (names[1], "2"), (names[2], "1"), (names[3], "200")];
     node.sh("kill $(pidof kubelet); while pidof kubelet > /dev/null; do sleep 0.1; done; start-kubelet");
     node.until_registered(&names.map(|name| (name, 0)));
     node.until_allocatable(&all);
@@ -186,11 +228,14 @@ fn killed(cluster: &Cluster, node: &Node<'_>) {
         ("devices.kubevirt.io/kvm", "1k"),
         ("example.com/edu", "2"),
         ("lab-1.example.com/pair.of-two", "1"),
+        ("example.com/function", "200"),
     ]);
     let phase =
         |name: &str| cluster.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.phase}"]).unwrap();
     assert_eq!([phase("one"), phase("two")], ["Running", "Running"]);
     // The one device of node 1 that is left goes to whoever asks next.
     cluster::apply(cluster, &pod("after", "memory: 16Mi, example.com/edu: 1"));
-    cluster.until(&["logs", "after"], LONG, |text| text.contains("PCI_RESOURCE_EXAMPLE_COM_EDU=")).unwrap();
+    let said = cluster.until(&["logs", "after"], LONG, |text| text.contains("SAID")).unwrap();
+    assert!(said.contains("PCI_RESOURCE_EXAMPLE_COM_EDU=") && said.contains("\nvfio\n"), "{said}");
+    assert!(node.sh("cat /etc/cdi/*.json").contains("0000:31:00.0"));
 }

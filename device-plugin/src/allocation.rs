@@ -8,10 +8,11 @@ use std::path::PathBuf;
 
 use pinion_machine::Bdf;
 
+use crate::cdi::cdi_name;
 use crate::{Health, Unit, UnitId};
 
 /// The node by which all VFIO groups are opened.
-const CONTAINER: &str = "/dev/vfio/vfio";
+pub(crate) const CONTAINER: &str = "/dev/vfio/vfio";
 
 /// Functions that have a node of their own (`/dev/vfio/devices/vfioN`, kernels with `CONFIG_VFIO_DEVICE_CDEV`).
 pub type VfioNodes = BTreeMap<Bdf, PathBuf>;
@@ -23,6 +24,8 @@ pub struct Allocation {
     pub environment: BTreeMap<String, String>,
     /// Device nodes, each at the same path inside; read and written.
     pub nodes: Vec<PathBuf>,
+    /// The same devices by their names in the CDI document ([`crate::cdi_document`]); none for nodes that are shared.
+    pub cdi_names: Vec<String>,
 }
 
 /// Why units cannot be given.
@@ -73,6 +76,7 @@ pub fn allocation<'a>(
 ) -> Result<Allocation, AllocationError> {
     let mut addresses: Vec<String> = Vec::new();
     let mut nodes = vec![PathBuf::from(CONTAINER)];
+    let mut cdi_names = Vec::new();
     for id in given {
         let unknown = || AllocationError::Unknown { name: name.to_owned(), id: id.to_owned() };
         let unit = units.iter().find(|u| u.id.to_string() == id).ok_or_else(unknown)?;
@@ -81,11 +85,17 @@ pub fn allocation<'a>(
             return Err(AllocationError::Unhealthy { name: name.to_owned(), id: unit.id, health });
         }
         addresses.extend(unit.functions.iter().map(ToString::to_string));
-        nodes.extend(unit.group.iter().map(|group| PathBuf::from(format!("/dev/vfio/{group}"))));
-        nodes.extend(unit.functions.iter().filter_map(|f| own_nodes.get(f).cloned()));
+        nodes.extend(nodes_of(unit, own_nodes));
+        cdi_names.push(cdi_name(unit.id));
     }
     let environment = BTreeMap::from([(environment_name("PCI_RESOURCE", name), addresses.join(","))]);
-    Ok(Allocation { environment, nodes })
+    Ok(Allocation { environment, nodes, cdi_names })
+}
+
+/// The nodes of a unit alone: its group's, and those of its functions where the kernel has them.
+pub(crate) fn nodes_of(unit: &Unit, own_nodes: &VfioNodes) -> Vec<PathBuf> {
+    let group = unit.group.iter().map(|group| PathBuf::from(format!("/dev/vfio/{group}")));
+    group.chain(unit.functions.iter().filter_map(|f| own_nodes.get(f).cloned())).collect()
 }
 
 /// The variable that says which devices of a resource a container has: in capitals, with `_` for `/` and `.`; a dash stays.
@@ -118,6 +128,7 @@ mod tests {
         let allocation = allocation("example.com/gpu-a.b", &units, given, &own).unwrap();
         let nodes = ["/dev/vfio/vfio", "/dev/vfio/20", "/dev/vfio/10", "/dev/vfio/devices/vfio3"];
         assert_eq!(allocation.nodes, nodes.map(PathBuf::from));
+        assert_eq!(allocation.cdi_names, ["pinion.dev/vfio=0000:32:00.0", "pinion.dev/vfio=0000:31:00.0"]);
         let addresses = "0000:32:00.0,0000:31:00.0,0000:31:00.1".to_owned();
         let name = "PCI_RESOURCE_EXAMPLE_COM_GPU-A_B".to_owned();
         assert_eq!(allocation.environment, BTreeMap::from([(name, addresses)]));

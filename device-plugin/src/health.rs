@@ -32,6 +32,15 @@ pub enum Cause {
     /// It was there, and is no more.
     #[error("{0} is gone from the machine")]
     Gone(Bdf),
+    /// The kernel recovers it from an error, or could not.
+    #[error("{0} has reported an error that the kernel has not recovered it from")]
+    Recovering(Bdf),
+    /// It has reported a fatal error, from which the kernel has recovered it.
+    #[error("{0} has reported a fatal error")]
+    FatalError(Bdf),
+    /// Its configuration space reads as ones.
+    #[error("{0} does not answer: its link is down, or it has lost power")]
+    NoAnswer(Bdf),
 }
 
 impl Cause {
@@ -42,6 +51,9 @@ impl Cause {
             Self::Obstacle(obstacle) => obstacle.reason(),
             Self::Unbound { .. } => "Unbound",
             Self::Gone(_) => "Gone",
+            Self::Recovering(_) => "Recovering",
+            Self::FatalError(_) => "FatalError",
+            Self::NoAnswer(_) => "NoAnswer",
         }
     }
 
@@ -54,6 +66,16 @@ impl Cause {
             Self::Gone(_) => {
                 "put the device back, or look in the kernel's log for why it left the bus".to_owned()
             }
+            Self::Recovering(address) => {
+                format!(
+                    "the kernel's log says more under AER; replace the device, or take {address} out and rescan the bus"
+                )
+            }
+            Self::FatalError(address) => format!(
+                "the kernel's log says more under AER; if the device is to be trusted, `sudo pinion devices unbind {address}` \
+                 and bind it again"
+            ),
+            Self::NoAnswer(_) => "look at its slot and its power, and at the kernel's log".to_owned(),
         }
     }
 }
@@ -81,6 +103,19 @@ impl Health {
             }
         }
         if told.is_empty() { Self::Healthy } else { Self::Unhealthy(told) }
+    }
+
+    /// It with more causes.
+    #[must_use]
+    pub(crate) fn and(self, more: Vec<Cause>) -> Self {
+        match self {
+            _ if more.is_empty() => self,
+            Self::Healthy => Self::Unhealthy(more),
+            Self::Unhealthy(mut causes) => {
+                causes.extend(more);
+                Self::Unhealthy(causes)
+            }
+        }
     }
 
     /// Whether it can be given.

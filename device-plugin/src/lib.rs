@@ -9,6 +9,7 @@
 
 mod allocation;
 mod catalogue;
+mod cdi;
 mod health;
 mod offer;
 mod preferred;
@@ -17,6 +18,7 @@ mod socket;
 
 pub use allocation::{Allocation, AllocationError, VfioNodes, allocation, environment_name};
 pub use catalogue::{Catalogue, Listed};
+pub use cdi::cdi_document;
 pub use health::{Cause, Health};
 pub use offer::{Offer, Offered, Problem, Unit, UnitId};
 pub use preferred::preferred;

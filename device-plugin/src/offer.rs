@@ -133,6 +133,17 @@ impl Offer {
         self
     }
 
+    /// The same with functions that have failed, each by its cause: no unit with one of them can be given.
+    #[must_use]
+    pub fn failing(mut self, failed: &BTreeMap<Bdf, Cause>) -> Self {
+        for unit in self.resources.iter_mut().flat_map(|o| &mut o.units) {
+            let causes = unit.functions.iter().filter_map(|f| failed.get(f)).cloned().collect();
+            let health = std::mem::replace(&mut unit.health, Health::Healthy);
+            unit.health = health.and(causes);
+        }
+        self
+    }
+
     /// The units of a resource.
     #[must_use]
     pub fn units(&self, name: &str) -> Option<&[Unit]> {
@@ -279,6 +290,18 @@ resources:
         let offer =
             Offer::new(&machine(vec![function("00:01.0", 0x06_0400, 1)]), &Resources::parse(&text).unwrap());
         assert!(offer.resources.iter().all(|r| r.units.is_empty()));
+    }
+
+    #[test]
+    fn a_unit_with_a_function_that_has_failed_cannot_be_given() {
+        let failed = BTreeMap::from([(at("31:00.0"), Cause::FatalError(at("31:00.0")))]);
+        let (gpu, second) = (function("31:00.0", 0x03_0200, 10), function("32:00.0", 0x03_0200, 20));
+        let earlier = offer(vec![gpu, second]);
+        let offer = earlier.clone().failing(&failed);
+        let units = offer.units("example.com/gpu-a.b").unwrap();
+        assert_eq!(units[0].health, Health::Unhealthy(vec![Cause::FatalError(at("31:00.0"))]));
+        assert!(units[1].health.is_healthy());
+        assert_eq!(earlier.clone().failing(&BTreeMap::new()), earlier);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! A process of its own keeps it (`cluster keep`), since all of it dies with who holds it: `up` starts that and waits,
 //! `down` ends it. Its folder has the number of that process, what it says, and the cluster's files.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::{self, DirBuilder, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,33 +62,35 @@ pub(crate) fn cluster(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The process that keeps the cluster, if it runs.
+/// The process that keeps the cluster, if it runs: it has a lock on the file with its number, which goes with it.
 fn keeper(folder: &Path) -> Option<u32> {
-    let process: u32 = fs::read_to_string(folder.join("keeper")).ok()?.trim().parse().ok()?;
-    let words = fs::read(format!("/proc/{process}/cmdline")).ok()?;
-    // Its number may be another's by now.
-    let is_one = words.split(|b| *b == 0).any(|word| word == b"keep");
-    is_one.then_some(process)
+    let mut file = File::open(folder.join("keeper")).ok()?;
+    if file.try_lock_shared().is_ok() {
+        return None;
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }
 
 fn up(folder: &Path, nodes: u8) -> anyhow::Result<()> {
-    if keeper(folder).is_some() && folder.join("ready").exists() {
-        bail!("a cluster is up already; `cargo xtask cluster down` takes it down");
-    }
+    let mut child = None;
     if keeper(folder).is_none() {
         setup::setup()?;
         made()?;
         let _ = fs::remove_dir_all(folder);
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // Its administrator's key will be in it.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.with_context(|| format!("cannot make {}", folder.display()))?;
         let log = File::create(folder.join("log")).context("cannot create the cluster's log")?;
         let mut keep = Command::new("setsid");
         keep.arg(std::env::current_exe()?).args(["cluster", "keep", "--nodes", &nodes.to_string()]);
         keep.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = keep.spawn().context("cannot start the process that keeps the cluster")?;
-        fs::write(folder.join("keeper"), child.id().to_string())
-            .context("cannot note who keeps the cluster")?;
+        child = Some(keep.spawn().context("cannot start the process that keeps the cluster")?);
+    } else if folder.join("ready").exists() {
+        bail!("a cluster is up already; `cargo xtask cluster down` takes it down");
     }
-    follow(folder)?;
+    follow(folder, child)?;
     println!("`cargo xtask cluster kubectl get nodes` asks it, `cargo xtask cluster down` takes it down;");
     println!("export KUBECONFIG={}", folder.join("kubeconfig").display());
     Ok(())
@@ -111,11 +114,16 @@ pub(crate) fn made() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows what the keeper says until the cluster is ready, or the keeper has ended.
-fn follow(folder: &Path) -> anyhow::Result<()> {
+/// Shows what the keeper says until the cluster is ready, or the keeper has ended: this process's own, or that of another
+/// `up` that was broken off.
+fn follow(folder: &Path, mut child: Option<Child>) -> anyhow::Result<()> {
     let mut at = 0;
     loop {
-        let (ready, runs) = (folder.join("ready").exists(), keeper(folder).is_some());
+        let ready = folder.join("ready").exists();
+        let runs = match &mut child {
+            Some(child) => child.try_wait()?.is_none(),
+            None => keeper(folder).is_some(),
+        };
         let mut log = File::open(folder.join("log")).context("cannot read the cluster's log")?;
         log.seek(SeekFrom::Start(at))?;
         let mut text = String::new();
@@ -130,6 +138,7 @@ fn follow(folder: &Path) -> anyhow::Result<()> {
 }
 
 fn keep(folder: &Path, nodes: u8) -> anyhow::Result<()> {
+    let _lock = note(folder)?;
     let options = Options::of_nodes(usize::from(nodes), folder);
     let mut told = |what: &str, after: Duration| println!("{:>6.1} s  {what}", after.as_secs_f32());
     let _cluster = Cluster::up(&options, &mut told)?;
@@ -137,6 +146,15 @@ fn keep(folder: &Path, nodes: u8) -> anyhow::Result<()> {
     loop {
         thread::park();
     }
+}
+
+/// Notes this process as the keeper, for as long as the file is held.
+fn note(folder: &Path) -> anyhow::Result<File> {
+    let path = folder.join("keeper");
+    let mut file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.lock()?;
+    write!(file, "{}", std::process::id())?;
+    Ok(file)
 }
 
 fn down(folder: &Path) -> anyhow::Result<()> {
@@ -170,19 +188,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_keeper_is_known_by_what_it_was_told() {
+    fn a_keeper_is_known_for_as_long_as_it_holds_its_file() {
         let folder = std::env::temp_dir().join(format!("pinion-keeper-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         assert_eq!(keeper(&folder), None);
-        // This process is none, though it runs.
-        fs::write(folder.join("keeper"), std::process::id().to_string()).unwrap();
-        assert_eq!(keeper(&folder), None);
-        let mut one = Command::new("sh").args(["-c", "sleep 60; :", "keep"]).spawn().unwrap();
-        fs::write(folder.join("keeper"), one.id().to_string()).unwrap();
-        assert_eq!(keeper(&folder), Some(one.id()));
-        one.kill().unwrap();
-        one.wait().unwrap();
-        assert_eq!(keeper(&folder), None);
+        let held = note(&folder).unwrap();
+        assert_eq!(keeper(&folder), Some(std::process::id()));
+        drop(held);
+        assert_eq!(keeper(&folder), None, "its number may be another's by now");
         fs::remove_dir_all(&folder).unwrap();
     }
 }

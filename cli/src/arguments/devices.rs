@@ -28,6 +28,7 @@ pub(crate) enum DeviceFormat {
   pinion devices -o wide
   pinion devices -o json | jq -r '.items[] | select(.assignable) | .address'
   pinion devices --from sysfs:gathered
+  sudo pinion devices --pods
 
 States: ready (vfio-pci has the whole IOMMU group), free (nothing stands in the way: it only
 has to be bound), in use (by the host), blocked."
@@ -92,6 +93,9 @@ pub(crate) struct DevicePluginOptions {
     /// Offer only what the file of devices names: somebody else offers /dev/kvm, as KubeVirt does
     #[arg(long)]
     pub(crate) only_named: bool,
+    /// Write a CDI document there, such as /var/run/cdi, and give devices by it instead of by their nodes
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cdi: Option<PathBuf>,
     /// Address of its pages: /metrics, /healthz, /readyz
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9181")]
     pub(crate) listen: SocketAddr,
@@ -115,4 +119,10 @@ pub(crate) struct DeviceListOptions {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = DeviceFormat::Text)]
     pub(crate) output: DeviceFormat,
+    /// Show which pod has which device, as the kubelet tells, instead of the machine's devices
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) pods: bool,
+    /// The kubelet's socket for that
+    #[arg(long, value_name = "SOCKET", default_value = pinion_kubelet::POD_RESOURCES, requires = "pods")]
+    pub(crate) kubelet: PathBuf,
 }

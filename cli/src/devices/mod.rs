@@ -7,6 +7,7 @@
 pub(crate) mod bind;
 mod document;
 mod picture;
+mod pods;
 mod resources;
 mod words;
 
@@ -21,6 +22,7 @@ use document::DeviceList;
 /// When the machine cannot be read.
 pub(crate) fn run(options: &DevicesOptions) -> Result<(), Failure> {
     match &options.command {
+        None if options.list.pods => pods::show(&options.list),
         None => list(&options.list),
         Some(DevicesCommand::Bind(these)) => bind::bind(&these.addresses),
         Some(DevicesCommand::Unbind(these)) => bind::unbind(&these.addresses),

@@ -39,6 +39,10 @@ impl Journal {
         }
     }
 
+    pub(crate) fn error(&self, error: &(dyn std::error::Error + 'static)) {
+        (self.line)(&chain(error));
+    }
+
     pub(crate) fn kubelet(&self, event: &Event) {
         match event {
             Event::Registered { resource } => {

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cdi;
 mod journal;
 mod metrics;
 
@@ -20,6 +21,8 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+pub use cdi::CdiError;
+use cdi::CdiFile;
 use journal::Journal;
 use metrics::Metrics;
 pub use metrics::metrics_page;
@@ -33,6 +36,8 @@ pub struct Options {
     pub sources: Sources,
     /// The kubelet's folder of device plugins.
     pub kubelet: PathBuf,
+    /// The folder where container runtimes look for CDI documents, if devices are to be given by one.
+    pub cdi: Option<PathBuf>,
     /// Where its pages are served: `/metrics`, `/healthz`, `/readyz`.
     pub pages: Option<SocketAddr>,
 }
@@ -46,6 +51,9 @@ pub enum DaemonError {
     /// Its pages.
     #[error(transparent)]
     Pages(#[from] EndpointError),
+    /// The document of devices.
+    #[error(transparent)]
+    Cdi(#[from] CdiError),
     /// No thread, no event loop, no signals.
     #[error("Cannot start the device plugin's event loop")]
     Start(#[source] io::Error),
@@ -70,11 +78,19 @@ pub fn run(
     let news = inventory.read();
     journal.news(&news);
     metrics.inventory(&inventory, &news);
+    let cdi = options.cdi.as_deref().map(CdiFile::below);
+    if let Some(cdi) = &cdi {
+        cdi.write(&inventory.catalogue())?;
+    }
+    let by_cdi = cdi.is_some();
     let (sender, catalogue) = watch::channel(inventory.catalogue());
     let told = (Arc::clone(&metrics), Arc::clone(&journal));
     let keep = move |inventory: &Inventory, news: &[News]| {
         told.0.inventory(inventory, news);
         told.1.news(news);
+        if let Some(Err(error)) = cdi.as_ref().map(|cdi| cdi.write(&inventory.catalogue())) {
+            told.1.error(&error);
+        }
         sender.send(inventory.catalogue()).is_ok()
     };
     inventory.keep(keep).map_err(DaemonError::Start)?;
@@ -87,7 +103,7 @@ pub fn run(
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Start)?;
         tokio::select! {
-            () = serve(folder, catalogue, event) => Ok(()),
+            () = serve(folder, catalogue, event, by_cdi) => Ok(()),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
         }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod errors;
 mod file;
 mod news;
 mod nodes;
@@ -22,6 +23,7 @@ use pinion_device_plugin::{Catalogue, Offer, SharedNode};
 use pinion_discovery::{From, Uevents, discover};
 use pinion_machine::Machine;
 
+use errors::Errors;
 use file::DevicesFile;
 pub use file::FileError;
 pub use news::News;
@@ -53,6 +55,7 @@ pub struct Inventory {
     sources: Sources,
     file: DevicesFile,
     uevents: Option<Uevents>,
+    errors: Errors,
     catalogue: Arc<Catalogue>,
 }
 
@@ -61,7 +64,8 @@ impl Inventory {
     #[must_use]
     pub fn new(sources: Sources) -> Self {
         let file = DevicesFile::new(sources.devices.clone());
-        Self { sources, file, uevents: Uevents::listen(&SUBSYSTEMS).ok(), catalogue: Arc::default() }
+        let (uevents, errors) = (Uevents::listen(&SUBSYSTEMS).ok(), Errors::new(Path::new("/sys")));
+        Self { sources, file, uevents, errors, catalogue: Arc::default() }
     }
 
     /// What is offered.
@@ -86,8 +90,10 @@ impl Inventory {
         news
     }
 
-    fn made_of(&self, machine: &Machine) -> Catalogue {
+    fn made_of(&mut self, machine: &Machine) -> Catalogue {
         let offer = Offer::new(machine, self.file.resources()).after(&self.catalogue.offer);
+        let failed = self.errors.of(&offer);
+        let offer = offer.failing(&failed);
         let shared = |node: SharedNode| SharedNode { is_there: Path::new(node.path).exists(), ..node };
         Catalogue {
             own_nodes: nodes::own(&offer),
@@ -126,7 +132,7 @@ impl Inventory {
         Ok(())
     }
 
-    fn wait(&self) {
+    fn wait(&mut self) {
         let hears = self.uevents.is_some() && self.file.watched().is_some();
         let patience = PollTimeout::try_from(if hears { HEARD } else { UNHEARD }).unwrap_or(PollTimeout::MAX);
         loop {
@@ -140,7 +146,8 @@ impl Inventory {
             }
             thread::sleep(PAUSE);
             let of_file = self.file.heard();
-            if self.uevents.as_ref().is_some_and(Uevents::heard) || of_file {
+            let errors = &mut self.errors;
+            if self.uevents.as_ref().is_some_and(|u| u.each(|event| errors.hear(event))) || of_file {
                 return;
             }
         }

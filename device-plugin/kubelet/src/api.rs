@@ -1,4 +1,5 @@
-//! What goes over the wire: version v1beta1 of the kubelet's API for device plugins. Generated from `proto/`.
+//! What goes over the wire: version v1beta1 of the kubelet's API for device plugins, and version v1 of its API for which pod has
+//! what. Generated from `proto/`.
 
 #![expect(
     missing_docs,
@@ -8,6 +9,11 @@
 )]
 
 tonic::include_proto!("v1beta1");
+
+/// Which pod has what.
+pub mod pod_resources {
+    tonic::include_proto!("v1");
+}
 
 /// What plugin and kubelet call this version.
 pub const VERSION: &str = "v1beta1";

@@ -1,7 +1,7 @@
 //! The device plugin's side of the kubelet's gRPC: one service for each resource, each on a socket of its own, which is made
 //! known to the kubelet again whenever that has forgotten it.
 //!
-//! [`serve`] is called once, on the plugin's only thread; what is offered comes by a channel, and is decided in
+//! [`serve`] is called once, on the plugin's only thread, and [`pods`] by the command line; what is offered comes by a channel, and is decided in
 //! `pinion-device-plugin`. It must never look at the host's devices itself.
 
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@ pub mod api;
 mod folder;
 mod life;
 mod plugin;
+mod pods;
 mod registration;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use folder::{Folder, FolderError};
+pub use pods::{ContainerHolds, HeldDevice, POD_RESOURCES, Pods, PodsError, pods};
 pub use registration::RegisterError;
 
 /// Where the kubelet looks for device plugins.
@@ -101,14 +103,16 @@ impl Drop for Running {
 }
 
 /// Serves every resource of the catalogue, as it changes, until the catalogue's sender is gone. A resource that leaves the
-/// catalogue is given up, with its socket.
-pub async fn serve(folder: Folder, mut catalogue: watch::Receiver<Arc<Catalogue>>, tell: Tell) {
+/// catalogue is given up, with its socket. `by_cdi` says that devices are known to the container runtime by their names, so
+/// that their nodes need not be given.
+pub async fn serve(folder: Folder, mut catalogue: watch::Receiver<Arc<Catalogue>>, tell: Tell, by_cdi: bool) {
     let mut running: BTreeMap<String, Running> = BTreeMap::new();
     loop {
         let now = Arc::clone(&catalogue.borrow_and_update());
         running.retain(|name, _| now.names().any(|n| n == name));
         for name in now.names().filter(|n| !running.contains_key(*n)).collect::<Vec<_>>() {
-            let life = life::live(name.to_owned(), folder.clone(), catalogue.clone(), Arc::clone(&tell));
+            let told = (Arc::clone(&tell), by_cdi);
+            let life = life::live(name.to_owned(), folder.clone(), catalogue.clone(), told);
             running.insert(name.to_owned(), Running(tokio::spawn(life)));
         }
         if catalogue.changed().await.is_err() {

@@ -49,7 +49,7 @@ pub(crate) async fn live(
     resource: String,
     mut folder: Folder,
     catalogue: watch::Receiver<Arc<Catalogue>>,
-    tell: Tell,
+    (tell, by_cdi): (Tell, bool),
 ) {
     let path = folder.join(&socket_name(&resource));
     loop {
@@ -61,6 +61,7 @@ pub(crate) async fn live(
                     catalogue: catalogue.clone(),
                     stop,
                     tell: Arc::clone(&tell),
+                    by_cdi,
                 };
                 let server = Server::builder().add_service(DevicePluginServer::new(plugin));
                 tokio::select! {

@@ -13,10 +13,10 @@ use tonic::{Request, Response, Status};
 
 use crate::api::device_plugin_server::DevicePlugin;
 use crate::api::{
-    AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
-    Device, DevicePluginOptions, DeviceSpec, Empty, HEALTHY, ListAndWatchResponse, NumaNode,
-    PreStartContainerRequest, PreStartContainerResponse, PreferredAllocationRequest,
-    PreferredAllocationResponse, TopologyInfo, UNHEALTHY,
+    AllocateRequest, AllocateResponse, CdiDevice, ContainerAllocateResponse,
+    ContainerPreferredAllocationResponse, Device, DevicePluginOptions, DeviceSpec, Empty, HEALTHY,
+    ListAndWatchResponse, NumaNode, PreStartContainerRequest, PreStartContainerResponse,
+    PreferredAllocationRequest, PreferredAllocationResponse, TopologyInfo, UNHEALTHY,
 };
 use crate::{Call, Event, Tell};
 
@@ -30,6 +30,8 @@ pub(crate) struct Plugin {
     /// Its sender goes when the socket is given up: that ends what is being watched.
     pub(crate) stop: watch::Receiver<()>,
     pub(crate) tell: Tell,
+    /// Whether the container runtime knows devices by a CDI document.
+    pub(crate) by_cdi: bool,
 }
 
 impl fmt::Debug for Plugin {
@@ -125,7 +127,7 @@ impl DevicePlugin for Plugin {
         self.answer(Call::Allocate, |catalogue| {
             let of_each = asked.iter().map(|asked| {
                 let given = asked.devices_ids.iter().map(String::as_str);
-                catalogue.allocate(&self.resource, given).map(container)
+                catalogue.allocate(&self.resource, given).map(|given| container(given, self.by_cdi))
             });
             Ok(AllocateResponse { container_responses: of_each.collect::<Result<_, _>>()? })
         })
@@ -149,14 +151,40 @@ fn device(listed: &Listed) -> Device {
     }
 }
 
-fn container(allocation: Allocation) -> ContainerAllocateResponse {
+fn container(allocation: Allocation, by_cdi: bool) -> ContainerAllocateResponse {
+    let Allocation { environment, nodes, cdi_names } = allocation;
+    let by_cdi = by_cdi && !cdi_names.is_empty();
     let spec = |path: &Path| {
         let path = path.display().to_string();
         DeviceSpec { container_path: path.clone(), host_path: path, permissions: PERMISSIONS.to_owned() }
     };
     ContainerAllocateResponse {
-        envs: allocation.environment.into_iter().collect::<HashMap<_, _>>(),
-        devices: allocation.nodes.iter().map(|path| spec(path)).collect(),
+        envs: environment.into_iter().collect::<HashMap<_, _>>(),
+        devices: if by_cdi { Vec::new() } else { nodes.iter().map(|path| spec(path)).collect() },
+        cdi_devices: if by_cdi {
+            cdi_names.into_iter().map(|name| CdiDevice { name }).collect()
+        } else {
+            Vec::new()
+        },
         ..ContainerAllocateResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_a_name_of_cdi_is_given_by_it_where_the_runtime_knows() {
+        let allocation = Allocation {
+            nodes: vec!["/dev/vfio/vfio".into(), "/dev/vfio/16".into()],
+            cdi_names: vec!["pinion.dev/vfio=0000:31:00.0".to_owned()],
+            ..Allocation::default()
+        };
+        let [by_nodes, by_cdi] = [false, true].map(|by_cdi| container(allocation.clone(), by_cdi));
+        assert_eq!((by_nodes.devices.len(), by_nodes.cdi_devices.len()), (2, 0));
+        assert_eq!((by_cdi.devices.len(), by_cdi.cdi_devices.len()), (0, 1));
+        let shared = Allocation { cdi_names: vec![], ..allocation };
+        assert_eq!(container(shared, true).devices.len(), 2);
     }
 }

@@ -72,7 +72,7 @@ impl Both {
             let told = Arc::clone(&told);
             Arc::new(move |event: &Event| told.lock().unwrap().push(format!("{event:?}")))
         };
-        let plugin = tokio::spawn(serve(Folder::watch(folder.path()).unwrap(), receiver, tell));
+        let plugin = tokio::spawn(serve(Folder::watch(folder.path()).unwrap(), receiver, tell, false));
         Self { folder, catalogue, registered, to, kubelet, plugin, told }
     }
 
@@ -241,7 +241,7 @@ async fn a_kubelet_that_starts_anew_or_refuses_and_a_socket_that_is_deleted_lose
     fs::write(both.folder.path().join(&first.endpoint), "").unwrap();
     let receiver = both.catalogue.subscribe();
     let folder = Folder::watch(both.folder.path()).unwrap();
-    let again = tokio::spawn(serve(folder, receiver, Arc::new(|_: &Event| ())));
+    let again = tokio::spawn(serve(folder, receiver, Arc::new(|_: &Event| ()), false));
     assert_eq!(both.registered().await, first);
     again.abort();
 }

@@ -1,5 +1,7 @@
 //! A cluster: brought up, asked by `kubectl`, and gone when it is dropped.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -55,6 +57,12 @@ impl Drop for Cables {
     }
 }
 
+/// Keys are in it: nobody else on this machine may look.
+fn make_private(folder: &Path) -> Result<(), ClusterError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(ClusterError::file("make the folder", folder))
+}
+
 impl Cluster {
     /// Brings it up, and waits until all nodes are ready; `told` hears of each step with the time since the beginning.
     ///
@@ -67,11 +75,11 @@ impl Cluster {
         let slot = Arc::new(Slot::wait(&cache)?);
         let began = Instant::now();
         let folder = &options.folder;
-        std::fs::create_dir_all(folder).map_err(ClusterError::file("make the folder", folder))?;
+        make_private(folder)?;
         let [proxy] = free_ports::<1>()?;
         let cables =
             Cables(std::env::temp_dir().join(format!("pinion-cables-{}-{proxy}", std::process::id())));
-        std::fs::create_dir_all(&cables.0).map_err(ClusterError::file("make the folder", &cables.0))?;
+        make_private(&cables.0)?;
         let plane = ControlPlane::up(&programs, folder, proxy)?;
         told("control plane", began.elapsed());
         let mut cluster = Self { nodes: Vec::new(), plane, _cables: cables };

@@ -161,7 +161,7 @@ impl Words {
                 if let Some(mib) = device.memory_mib() {
                     self.add("-object", format!("memory-backend-ram,id=shared{port},size={mib}M,share=on"));
                 }
-                let functions = matches!(device, crate::Device::NvmeSriov);
+                let functions = device.has_virtual_functions();
                 if functions {
                     self.add("-device", format!("nvme-subsys,id=subsystem{port}"));
                 }

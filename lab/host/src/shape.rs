@@ -86,6 +86,8 @@ pub enum Device {
     LargeBar,
     /// An NVMe drive with virtual functions, which its parent must give queues and interrupts.
     NvmeSriov,
+    /// An NVMe drive with a hundred virtual functions, which its parent must give queues and interrupts.
+    NvmeHundred,
 }
 
 impl Device {
@@ -102,16 +104,19 @@ impl Device {
             Self::VirtioGpu => "virtio-gpu-pci".to_owned(),
             Self::PciTestdev => "pci-testdev".to_owned(),
             Self::Ivshmem | Self::LargeBar => format!("ivshmem-plain,memdev=shared{port}"),
-            Self::NvmeSriov => format!(
-                "nvme,serial=lab-{drive},subsys=subsystem{port},sriov_max_vfs=2,sriov_vq_flexible=4,\
-                 sriov_vi_flexible=4,max_ioqpairs=6,msix_qsize=7"
-            ),
+            Self::NvmeSriov => format!("{},max_ioqpairs=6,msix_qsize=7", sriov(drive, port, 2, 4)),
+            Self::NvmeHundred => format!("{},max_ioqpairs=202,msix_qsize=201", sriov(drive, port, 100, 200)),
         }
     }
 
     /// Whether it has a drive's file behind it.
     pub(crate) const fn is_drive(self) -> bool {
-        matches!(self, Self::Nvme | Self::NvmeSriov)
+        matches!(self, Self::Nvme) || self.has_virtual_functions()
+    }
+
+    /// Whether it can have virtual functions, which are of its subsystem.
+    pub(crate) const fn has_virtual_functions(self) -> bool {
+        matches!(self, Self::NvmeSriov | Self::NvmeHundred)
     }
 
     /// Memory behind it, MiB.
@@ -122,6 +127,14 @@ impl Device {
             _ => None,
         }
     }
+}
+
+/// A drive with so many virtual functions, and queues and interrupts to be given to them.
+fn sriov(drive: usize, port: usize, functions: u32, flexible: u32) -> String {
+    format!(
+        "nvme,serial=lab-{drive},subsys=subsystem{port},sriov_max_vfs={functions},sriov_vq_flexible={flexible},\
+         sriov_vi_flexible={flexible}"
+    )
 }
 
 impl Shape {

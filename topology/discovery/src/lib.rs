@@ -35,7 +35,7 @@ use pinion_machine::{Machine, Source};
 pub use hwloc::HwlocError;
 pub use source::{From, FromError};
 pub use tree::TreeError;
-pub use uevents::Uevents;
+pub use uevents::{Uevent, Uevents};
 
 /// Why a machine could not be read.
 #[derive(Debug, thiserror::Error)]

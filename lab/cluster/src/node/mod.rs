@@ -24,8 +24,8 @@ const KUBE_RESERVED_MIB: u32 = 512;
 const EVICTION_MIB: u32 = 100;
 const START: Duration = Duration::from_secs(180);
 
-/// A node of 8 CPUs, 2 NUMA nodes of 2 GiB, 128 MiB of them in 2 MiB pages, and devices: on node 0 one alone and two in
-/// one IOMMU group, on node 1 three alone, one of them a drive.
+/// A node of 8 CPUs, 2 NUMA nodes of 2 GiB, 128 MiB of them in 2 MiB pages, and devices: on node 0 a network card, another one alone, two in
+/// one IOMMU group and two drives with a hundred virtual functions each, on node 1 three alone, one of them a drive.
 #[must_use]
 pub fn node_shape() -> Shape {
     let node = |devices: &[Device]| Node {
@@ -35,7 +35,10 @@ pub fn node_shape() -> Shape {
         devices: devices.to_vec(),
     };
     Shape {
-        nodes: vec![node(&[Device::Edu, Device::Pair]), node(&[Device::Edu, Device::Edu, Device::Nvme])],
+        nodes: vec![
+            node(&[Device::Edu, Device::Pair, Device::E1000e, Device::NvmeHundred, Device::NvmeHundred]),
+            node(&[Device::Edu, Device::Edu, Device::Nvme]),
+        ],
         ..Shape::small()
     }
 }
