@@ -17,10 +17,8 @@ const RUNS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(120);
 const NAMES: &str = "apiVersion: pinion.dev/v1alpha1\nkind: DeviceResources\nresources:\n\
     - {name: example.com/edu, select: [{vendor: \"1234\", device: \"11e8\", node: 1}]}\n";
-/// The device that goes and comes, and QEMU's name of it and of its port.
-const DEVICE: &str = "0000:31:00.0";
-const PLUG: &str = "device_add edu,id=device6,bus=port6";
-const UNPLUG: &str = "device_del device6";
+/// The devices of that name, with QEMU's names. What QEMU has pulled out stays out.
+const DEVICES: [(&str, &str); 2] = [("0000:31:00.0", "device6"), ("0000:32:00.0", "device7")];
 
 const PREPARE: &str = r#"
 at=/run/plugin
@@ -30,17 +28,16 @@ for folder in dev sys proc var/lib/kubelet etc/pinion; do
 done
 setsid chroot $at /usr/bin/pinion device-plugin > /var/log/plugin.log 2>&1 < /dev/null &
 "#;
-/// Whether the kubelet would give the device.
+/// Whether the kubelet would give the device `$a`.
 const ASK: &str =
-    "ask() { chroot /run/plugin /usr/bin/pinion devices --pods -o json | grep -q '\"0000:31:00.0\"'; }
-    now() { cut -d' ' -f1 /proc/uptime; }";
-const BIND: &str = "d=/sys/bus/pci/devices/0000:31:00.0
-    until [ -e $d ]; do sleep 0.1; done
-    echo vfio-pci > $d/driver_override; echo 0000:31:00.0 > /sys/bus/pci/drivers_probe
+    "ask() { chroot /run/plugin /usr/bin/pinion devices --pods -o json | grep -q \"\\\"$a\\\"\"; }
+    now() { cut -d' ' -f1 /proc/uptime; }
+    d=/sys/bus/pci/devices/$a";
+const BIND: &str = "until [ -e $d ]; do sleep 0.1; done
+    echo vfio-pci > $d/driver_override; echo $a > /sys/bus/pci/drivers_probe
     until ask; do sleep 0.1; done";
 /// From when the kernel has it no more.
-const GONE: &str = "while [ -e /sys/bus/pci/devices/0000:31:00.0 ]; do :; done
-    S=$(now); while ask; do :; done; echo $S $(now)";
+const GONE: &str = "while [ -e $d ]; do :; done; S=$(now); while ask; do :; done; echo $S $(now)";
 
 fn main() {
     if !std::env::args().any(|a| a == "--bench") {
@@ -57,19 +54,20 @@ fn main() {
     must(node, "mkdir -p /etc/pinion").unwrap();
     node.put("/etc/pinion/devices.yaml", NAMES.as_bytes(), 0o644).unwrap();
     must(node, PREPARE).unwrap();
-    script(node, BIND);
-    let question = script(node, "S=$(now); ask; ask; ask; ask; ask; echo $S $(now)");
+    DEVICES.iter().for_each(|(address, _)| drop(script(node, address, BIND)));
+    let [(first, _), _] = DEVICES;
+    let question = script(node, first, "S=$(now); ask; ask; ask; ask; ask; echo $S $(now)");
     let question = elapsed(&question).unwrap() / 5.0;
     let mut removed: Vec<f64> = (0..RUNS)
         .map(|_| {
-            let said = script(node, &format!("echo 1 > /sys/bus/pci/devices/{DEVICE}/remove; {GONE}"));
-            script(node, &format!("echo 1 > /sys/bus/pci/rescan; {BIND}"));
+            let said = script(node, first, &format!("echo 1 > $d/remove; {GONE}"));
+            script(node, first, &format!("echo 1 > /sys/bus/pci/rescan; {BIND}"));
             elapsed(&said).unwrap()
         })
         .collect();
-    let mut pulled: Vec<f64> = (0..RUNS).map(|_| pulled(node)).collect();
+    let mut pulled: Vec<f64> = DEVICES.iter().map(|(address, name)| pulled(node, address, name)).collect();
     println!(
-        "from the end of a device to the kubelet's view, seconds (min, median, max) of {RUNS}; a question alone {question:.2} s:"
+        "from the end of a device to the kubelet's view, seconds (min, median, max); a question alone {question:.2} s:"
     );
     println!("  taken out by the kernel {}", three(&mut removed));
     println!("  pulled out by QEMU      {}", three(&mut pulled));
@@ -84,24 +82,21 @@ fn up(folder: &std::path::Path) -> Cluster {
     Cluster::up(&options, &mut |what, after| println!("{what} after {:.1} s", after.as_secs_f32())).unwrap()
 }
 
-fn script(node: &Lab, script: &str) -> String {
-    must(node, &format!("{ASK}\n{script}")).unwrap()
+fn script(node: &Lab, address: &str, script: &str) -> String {
+    must(node, &format!("a={address}\n{ASK}\n{script}")).unwrap()
 }
 
-/// Waits on the node for the device to be gone, while QEMU pulls it out; then puts it back.
-fn pulled(node: &Lab) -> f64 {
-    node.put("/run/gone", format!("{ASK}\n{GONE}\n").as_bytes(), 0o644).unwrap();
+/// Waits on the node for the device to be gone, while QEMU pulls it out.
+fn pulled(node: &Lab, address: &str, name: &str) -> f64 {
+    node.put("/run/gone", format!("a={address}\n{ASK}\n{GONE}\n").as_bytes(), 0o644).unwrap();
     must(node, "setsid sh /run/gone > /run/result 2>&1 < /dev/null &").unwrap();
-    node.monitor(UNPLUG).unwrap();
+    node.monitor(&format!("device_del {name}")).unwrap();
     let end = Instant::now() + WITHIN;
-    let seconds = loop {
+    loop {
         if let Some(seconds) = elapsed(&must(node, "cat /run/result").unwrap()) {
-            break seconds;
+            return seconds;
         }
         assert!(Instant::now() < end, "the device is not pulled out");
         std::thread::sleep(Duration::from_millis(500));
-    };
-    node.monitor(PLUG).unwrap();
-    script(node, BIND);
-    seconds
+    }
 }
