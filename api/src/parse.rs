@@ -8,7 +8,7 @@ use crate::VirtualMachineInstance;
 use crate::defaults;
 use crate::node::{Node, ScalarKind, Value};
 use crate::path::{FieldPath, Segment};
-use crate::problem::{DocumentName, Finding, Findings, Problem, ProblemCode, Problems};
+use crate::problem::{DocumentName, Finding, Findings, Position, Problem, ProblemCode, Problems};
 use crate::read;
 use crate::schema::{Schema, Type};
 use crate::validate;
@@ -111,7 +111,7 @@ impl PlainDocument {
 
     /// Where a field is in the text, or the nearest thing above it that was written.
     #[must_use]
-    pub fn position(&self, path: &FieldPath) -> Option<crate::Position> {
+    pub fn position(&self, path: &FieldPath) -> Option<Position> {
         self.0.position_of(path)
     }
 }

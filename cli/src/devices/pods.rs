@@ -29,15 +29,14 @@ pub(super) fn show(options: &DeviceListOptions) -> Result<(), Failure> {
 }
 
 fn picture(pods: &Pods) -> String {
-    let mut table = Table::new(&COLUMNS);
-    let mut rows = 0;
-    for container in pods.containers.iter().filter(|container| !container.devices.is_empty()) {
-        for device in &container.devices {
-            table.row(cells(container, device));
-            rows += 1;
-        }
+    if pods.containers.iter().all(|container| container.devices.is_empty()) {
+        return "No pod on this node has a device.\n".to_owned();
     }
-    if rows == 0 { "No pod on this node has a device.\n".to_owned() } else { table.picture(0) }
+    let mut table = Table::new(&COLUMNS);
+    for container in &pods.containers {
+        container.devices.iter().for_each(|device| table.row(cells(container, device)));
+    }
+    table.picture(0)
 }
 
 fn cells(container: &ContainerHolds, device: &HeldDevice) -> [String; 7] {

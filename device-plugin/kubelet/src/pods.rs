@@ -12,12 +12,12 @@ use std::time::Duration;
 use pinion_machine::{CpuId, CpuSet, NodeId};
 use tokio::runtime::Builder;
 use tokio::time;
-use tonic::transport::Endpoint;
 
 use crate::api::pod_resources::pod_resources_lister_client::PodResourcesListerClient;
 use crate::api::pod_resources::{
     AllocatableResourcesRequest, ContainerDevices, ContainerResources, ListPodResourcesRequest, PodResources,
 };
+use crate::registration::connect;
 
 /// Where the kubelet tells of pods.
 pub const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
@@ -108,8 +108,7 @@ async fn ask(socket: &Path) -> Result<Pods, PodsError> {
     let unreachable = |source| PodsError::Unreachable { path: path(), source };
     let refused =
         |status: tonic::Status| PodsError::Refused { path: path(), message: status.message().to_owned() };
-    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).map_err(unreachable)?;
-    let channel = endpoint.connect().await.map_err(unreachable)?;
+    let channel = connect(socket).await.map_err(unreachable)?;
     let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(LONGEST);
     let list = client.list(ListPodResourcesRequest {}).await.map_err(refused)?.into_inner();
     let allocatable =

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint, Error};
 
 use crate::api::registration_client::RegistrationClient;
 use crate::api::{RegisterRequest, VERSION};
@@ -52,6 +52,11 @@ impl RegisterError {
     }
 }
 
+/// To one of the kubelet's sockets.
+pub(crate) async fn connect(socket: &Path) -> Result<Channel, Error> {
+    Endpoint::from_shared(format!("unix://{}", socket.display()))?.connect().await
+}
+
 /// Tells the kubelet on which socket of its folder a resource is.
 ///
 /// # Errors
@@ -59,8 +64,7 @@ impl RegisterError {
 pub(crate) async fn register(kubelet: &Path, resource: &str, socket: &str) -> Result<(), RegisterError> {
     let unreachable = |source| RegisterError::Unreachable { path: kubelet.to_owned(), source };
     let told = async {
-        let endpoint = Endpoint::from_shared(format!("unix://{}", kubelet.display())).map_err(unreachable)?;
-        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let channel = connect(kubelet).await.map_err(unreachable)?;
         let request = RegisterRequest {
             version: VERSION.to_owned(),
             endpoint: socket.to_owned(),

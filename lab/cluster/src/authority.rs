@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pinion_lab::LabError;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -48,9 +49,9 @@ impl Authority {
         &self.certificate
     }
 
-    /// For a user of the API, in groups.
-    pub(crate) fn client(&self, user: &str, groups: &[&str]) -> Result<Identity, ClusterError> {
-        self.sign(user, groups, &[], ExtendedKeyUsagePurpose::ClientAuth)
+    /// For a user of the API, who may be in a group.
+    pub(crate) fn client(&self, user: &str, group: Option<&str>) -> Result<Identity, ClusterError> {
+        self.sign(user, group, &[], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// For a server by its names and addresses.
@@ -66,13 +67,13 @@ impl Authority {
             known.push(SanType::DnsName((*name).try_into().map_err(failed)?));
         }
         known.extend(addresses.iter().copied().map(SanType::IpAddress));
-        self.sign(name, &[], &known, ExtendedKeyUsagePurpose::ServerAuth)
+        self.sign(name, None, &known, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     fn sign(
         &self,
         name: &str,
-        groups: &[&str],
+        group: Option<&str>,
         known: &[SanType],
         usage: ExtendedKeyUsagePurpose,
     ) -> Result<Identity, ClusterError> {
@@ -80,9 +81,8 @@ impl Authority {
         let key = KeyPair::generate().map_err(failed)?;
         let mut parameters = CertificateParams::new(Vec::new()).map_err(failed)?;
         parameters.distinguished_name.push(DnType::CommonName, name);
-        // One group: an attribute can be given once here, and nobody needs more.
-        for group in groups {
-            parameters.distinguished_name.push(DnType::OrganizationName, *group);
+        if let Some(group) = group {
+            parameters.distinguished_name.push(DnType::OrganizationName, group);
         }
         parameters.subject_alt_names = known.to_vec();
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -120,7 +120,7 @@ pub(crate) fn signing_key() -> Result<[String; 2], ClusterError> {
 /// Writes a file of a cluster.
 pub(crate) fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, ClusterError> {
     let path = folder.join(name);
-    fs::write(&path, text).map_err(ClusterError::file("write", &path))?;
+    fs::write(&path, text).map_err(LabError::file("write", &path))?;
     Ok(path)
 }
 
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_client_has_its_user_and_its_group() {
         let authority = Authority::new("lab").unwrap();
-        let identity = authority.client("system:node:one", &["system:nodes"]).unwrap();
+        let identity = authority.client("system:node:one", Some("system:nodes")).unwrap();
         let config = authority.kubeconfig("https://127.0.0.1:1", &identity);
         let config: serde_json::Value = serde_json::from_str(&config).unwrap();
         let data = config["users"][0]["user"]["client-certificate-data"].as_str().unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pinion_lab::{Cache, Lab, Shape, Slot};
+use pinion_lab::{Cache, Lab, LabError, Shape, Slot};
 
 use crate::control_plane::{ControlPlane, free_ports};
 use crate::node::{self, NodeImage, Place, node_shape};
@@ -60,7 +60,7 @@ impl Drop for Cables {
 /// Keys are in it: nobody else on this machine may look.
 fn make_private(folder: &Path) -> Result<(), ClusterError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(ClusterError::file("make the folder", folder))
+    Ok(made.map_err(LabError::file("make the folder", folder))?)
 }
 
 impl Cluster {

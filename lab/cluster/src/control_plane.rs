@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pinion_lab::LabError;
 use serde_json::json;
 
 use crate::authority::{Authority, signing_key, write};
@@ -46,7 +47,7 @@ impl ControlPlane {
         let authority = Authority::new("pinion-lab")?;
         let ports = free_ports::<3>()?;
         let [port, etcd, _] = ports;
-        let admin = authority.client("admin", &["system:masters"])?;
+        let admin = authority.client("admin", Some("system:masters"))?;
         let here = format!("https://127.0.0.1:{port}");
         write(folder, "kubeconfig", &authority.kubeconfig(&here, &admin))?;
         let socket = std::env::temp_dir().join(format!("pinion-cluster-{}-{port}", std::process::id()));
@@ -63,7 +64,7 @@ impl ControlPlane {
         plane.processes.push(start("kube-apiserver", &plane.server_words(etcd, &socket)?)?);
         plane.ready()?;
         for name in ["kube-controller-manager", "kube-scheduler"] {
-            let identity = plane.authority.client(&format!("system:{name}"), &[])?;
+            let identity = plane.authority.client(&format!("system:{name}"), None)?;
             let config = plane.authority.kubeconfig(&here, &identity);
             let config = write(folder, &format!("{name}.kubeconfig"), &config)?;
             let mut words = words(&[
@@ -134,12 +135,12 @@ impl ControlPlane {
         let addresses = [Ipv4Addr::LOCALHOST, OUTSIDE, FIRST_SERVICE].map(IpAddr::V4);
         let [certificate, key] =
             self.authority.server("kube-apiserver", &names, &addresses)?.write(folder, "apiserver")?;
-        let to_kubelet = self.authority.client("kube-apiserver-kubelet-client", &["system:masters"])?;
+        let to_kubelet = self.authority.client("kube-apiserver-kubelet-client", Some("system:masters"))?;
         let [kubelet_certificate, kubelet_key] = to_kubelet.write(folder, "apiserver-kubelet")?;
         let front = Authority::new("pinion-lab-front-proxy")?;
         let front_ca = write(folder, "front-proxy-ca.crt", front.certificate())?.display().to_string();
         let [front_certificate, front_key] =
-            front.client("front-proxy", &[])?.write(folder, "front-proxy")?;
+            front.client("front-proxy", None)?.write(folder, "front-proxy")?;
         let [private, public] = signing_key()?;
         let private = write(folder, "accounts.key", &private)?.display().to_string();
         let public = write(folder, "accounts.pub", &public)?.display().to_string();
@@ -207,7 +208,7 @@ fn words(pairs: &[(&str, &str)]) -> Vec<String> {
 
 /// TCP ports of loopback that nobody listens on just now.
 pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N], ClusterError> {
-    let failed = |source| ClusterError::File { action: "take a port of", path: "127.0.0.1".into(), source };
+    let failed = |source| LabError::File { action: "take a port of", path: "127.0.0.1".into(), source };
     // All of them at once, so that none is given twice.
     let mut held = Vec::new();
     let mut ports = [0; N];

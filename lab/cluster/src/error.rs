@@ -8,19 +8,9 @@ use pinion_lab::LabError;
 /// Why there is no cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// A node, or what it is made of.
+    /// A node, or what it is made of; a file.
     #[error(transparent)]
     Lab(#[from] LabError),
-    /// A file of ours.
-    #[error("Cannot {action} {path:?}")]
-    File {
-        /// What was attempted, as a verb phrase.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// From the operating system.
-        source: io::Error,
-    },
     /// A program cannot be started.
     #[error("Cannot run {program:?}")]
     Program {
@@ -75,11 +65,4 @@ pub enum ClusterError {
         /// What it printed.
         said: String,
     },
-}
-
-impl ClusterError {
-    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::File { action, path, source }
-    }
 }

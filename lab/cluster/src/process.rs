@@ -5,6 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use pinion_lab::LabError;
+
 use crate::ClusterError;
 
 /// A program that runs.
@@ -19,8 +21,8 @@ impl Process {
     pub(crate) fn start(program: &Path, arguments: &[String], folder: &Path) -> Result<Self, ClusterError> {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         let log = folder.join(format!("{name}.log"));
-        let file = File::create(&log).map_err(ClusterError::file("create", &log))?;
-        let second = file.try_clone().map_err(ClusterError::file("open", &log))?;
+        let file = File::create(&log).map_err(LabError::file("create", &log))?;
+        let second = file.try_clone().map_err(LabError::file("open", &log))?;
         let started = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(program)

@@ -46,8 +46,8 @@ impl ClusterPrograms {
     /// # Errors
     /// When a program is missing from the user's, or they cannot be built here.
     pub fn of_user(cache: &Cache) -> Result<Self, ClusterError> {
-        if let Some(folder) = std::env::var_os(READY).filter(|f| !f.is_empty()) {
-            return Self::ready(folder.into());
+        if let Some(folder) = given() {
+            return Self::ready(folder);
         }
         let folder = cache.entry(KIND, &Self::key(), build)?;
         Ok(Self { folder })
@@ -56,7 +56,7 @@ impl ClusterPrograms {
     /// Whether nothing has to be built.
     #[must_use]
     pub fn are_ready(cache: &Cache) -> bool {
-        std::env::var_os(READY).is_some_and(|f| !f.is_empty()) || cache.held(KIND, &Self::key()).is_some()
+        given().is_some() || cache.has(KIND, &Self::key())
     }
 
     /// A name for what they are built from.
@@ -83,6 +83,11 @@ impl ClusterPrograms {
             None => Ok(Self { folder }),
         }
     }
+}
+
+/// The user's folder of ready programs.
+fn given() -> Option<PathBuf> {
+    std::env::var_os(READY).filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
 fn build(folder: &Path) -> Result<(), LabError> {

@@ -7,6 +7,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use pinion_lab::LabError;
+
 use crate::ClusterError;
 
 /// The socket; it is gone with this, its connections end by themselves.
@@ -19,7 +21,7 @@ impl Relay {
     /// Listens, on a thread of its own.
     pub(crate) fn open(path: &Path, port: u16) -> Result<Self, ClusterError> {
         let _ = std::fs::remove_file(path);
-        let listener = UnixListener::bind(path).map_err(ClusterError::file("listen on", path))?;
+        let listener = UnixListener::bind(path).map_err(LabError::file("listen on", path))?;
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A node that does not answer is an error for who asks, which the closed stream tells.

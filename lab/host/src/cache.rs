@@ -75,8 +75,7 @@ impl Cache {
     }
 
     /// The folder of an entry that is there, which counts as used now.
-    #[must_use]
-    pub fn held(&self, kind: &str, key: &str) -> Option<PathBuf> {
+    pub(crate) fn held(&self, kind: &str, key: &str) -> Option<PathBuf> {
         let place = self.root.join(kind).join(key);
         if !place.is_dir() {
             return None;

@@ -24,7 +24,7 @@ pub enum Card {
 impl Card {
     /// QEMU's words for the card of this number in its host.
     pub(crate) fn words(&self, number: usize) -> [(&'static str, String); 2] {
-        let (backend, address) = match self {
+        let (backend, mac) = match self {
             Self::Outside { forwards } => {
                 let forwards: String = forwards
                     .iter()
@@ -32,9 +32,9 @@ impl Card {
                     .collect();
                 (format!("user,id=net{number},ipv6=off{forwards}"), String::new())
             }
-            Self::Cable { socket, listens, number: address } => {
+            Self::Cable { socket, listens, number: end } => {
                 let server = if *listens { "on" } else { "off" };
-                let [high, low] = address.to_be_bytes();
+                let [high, low] = end.to_be_bytes();
                 (
                     format!(
                         "stream,id=net{number},server={server},addr.type=unix,addr.path={}",
@@ -44,7 +44,7 @@ impl Card {
                 )
             }
         };
-        let device = format!("virtio-net-pci,netdev=net{number},bus=pcie.0,romfile={address}");
+        let device = format!("virtio-net-pci,netdev=net{number},bus=pcie.0,romfile={mac}");
         [("-netdev", backend), ("-device", device)]
     }
 }

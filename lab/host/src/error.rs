@@ -69,7 +69,8 @@ pub enum LabError {
 }
 
 impl LabError {
-    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    /// Of a file, for `map_err`: what was attempted with it, as a verb phrase.
+    pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
     }

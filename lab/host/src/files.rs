@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::debian::output;
 use crate::{Card, LabError};
 
 /// Files by their place in the lab host, its disks and its network cards.
@@ -44,13 +43,7 @@ impl Files {
     /// # Errors
     /// When `ldd` cannot say which those are.
     pub fn with_program(mut self, place: impl Into<PathBuf>, program: &Path) -> Result<Self, LabError> {
-        // A static program is no failure to `ldd` of the C library, but its exit code says so.
-        let libraries = output(Command::new("ldd").arg(program)).unwrap_or_default();
-        for word in libraries.split_whitespace().filter(|w| w.starts_with('/')) {
-            let library = Path::new(word);
-            let real = library.canonicalize().map_err(LabError::file("find", library))?;
-            self.files.insert(library.to_owned(), real);
-        }
+        self.files.extend(libraries(program)?);
         self.files.insert(place.into(), program.to_owned());
         Ok(self)
     }
@@ -97,4 +90,17 @@ impl Files {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Path, &Path)> {
         self.files.iter().map(|(place, file)| (place.as_path(), file.as_path()))
     }
+}
+
+/// The libraries that a program is linked to, by the places where it looks for them. None for a static one.
+///
+/// # Errors
+/// When `ldd` cannot be run, or a library is not there.
+pub fn libraries(program: &Path) -> Result<BTreeMap<PathBuf, PathBuf>, LabError> {
+    // A static program is no failure to `ldd` of the C library, but its exit code says so.
+    let said = Command::new("ldd").arg(program).output().map_err(LabError::file("run ldd on", program))?;
+    let said = String::from_utf8_lossy(&said.stdout);
+    let places = said.split_whitespace().filter(|w| w.starts_with('/') && !w.ends_with(':')).map(Path::new);
+    let real = |place: &Path| place.canonicalize().map_err(LabError::file("find", place));
+    places.map(|place| Ok((place.to_owned(), real(place)?))).collect()
 }

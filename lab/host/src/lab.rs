@@ -1,6 +1,6 @@
 //! A lab host: booted, asked to run commands, and gone when it is dropped.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use pinion_lab_agent::{Answer, Outcome, Request, Stream, What, receive, send};
 
+use crate::disk::blank_disk;
 use crate::image::{pack, target};
 use crate::initramfs::append;
 use crate::kept;
@@ -65,8 +66,7 @@ impl Lab {
         pack(shape, files, &kernel, &cache, &folder, &initramfs)?;
         for number in 1..=qemu::drives(shape) {
             let path = folder.join(format!("nvme{number}.img"));
-            let drive = File::create(&path).map_err(LabError::file("create", &path))?;
-            drive.set_len(64 << 20).map_err(LabError::file("size", &path))?;
+            blank_disk(&path, 64 << 20)?;
         }
         let (qemu, stream, monitor) = start_again(shape, files, &kernel, &folder, &initramfs)?;
         let mut lab = Self {

@@ -18,6 +18,7 @@ use crate::{Cache, Emulator, Files, Kernel, LabError, Shape};
 /// Longest that a lab may take to come up, in seconds, for each attempt: it takes about 10. Emulated CPUs now and then
 /// stand still for good while they boot, which a fresh start cures; a machine that is merely slow gets longer each time.
 const UP_WITHIN: [u64; 3] = [60, 90, 120];
+
 /// Whether a fresh start may help: its CPUs stand still, or QEMU itself crashed.
 fn is_emulators_fault(e: &LabError) -> bool {
     match e {

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -17,6 +17,7 @@ use oci_spec::image::{
     Arch, ConfigBuilder, Descriptor, ImageConfigurationBuilder, ImageIndexBuilder, ImageManifestBuilder,
     MediaType, OciLayoutBuilder, Os, RootFsBuilder, Sha256Digest,
 };
+use pinion_lab::{LabError, libraries};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
@@ -38,6 +39,9 @@ pub enum OciError {
         /// From the operating system.
         source: io::Error,
     },
+    /// Libraries of a program.
+    #[error(transparent)]
+    Libraries(#[from] LabError),
     /// Its description.
     #[error("Cannot describe the image {name:?}")]
     Description {
@@ -174,42 +178,42 @@ impl Image {
     fn layer(&self) -> Result<Vec<u8>, OciError> {
         let mut layer = Builder::new(Vec::new());
         let mut folders = BTreeSet::new();
-        let in_memory = file_error("write", Path::new("the layer"));
-        let written: Result<(), OciError> = self.entries.iter().try_for_each(|(place, entry)| {
-            let write = |e| file_error("write", place)(e);
-            for folder in place
-                .ancestors()
-                .skip(1)
-                .filter(|f| !f.as_os_str().is_empty())
-                .collect::<Vec<_>>()
-                .iter()
-                .rev()
-            {
-                if folders.insert(folder.to_path_buf()) {
-                    special(&mut layer, folder, EntryType::Directory, None).map_err(write)?;
+        for (place, entry) in &self.entries {
+            for folder in above(place) {
+                if folders.insert(folder) {
+                    special(&mut layer, folder, EntryType::Directory, None)
+                        .map_err(file_error("write", folder))?;
                 }
             }
-            match entry {
-                Entry::Folder if folders.insert(place.clone()) => {
-                    special(&mut layer, place, EntryType::Directory, None).map_err(write)
-                }
-                Entry::Folder => Ok(()),
-                Entry::Link(target) => {
-                    special(&mut layer, place, EntryType::Symlink, Some(target)).map_err(write)
-                }
+            let written = match entry {
+                Entry::Folder if !folders.insert(place) => Ok(()),
+                Entry::Folder => special(&mut layer, place, EntryType::Directory, None),
+                Entry::Link(target) => special(&mut layer, place, EntryType::Symlink, Some(target)),
                 Entry::File(from) => {
-                    let mut file = File::open(from).map_err(file_error("open", from))?;
-                    let mode = file.metadata().map_err(file_error("read", from))?.permissions().mode();
-                    let mut bytes = Vec::new();
-                    file.read_to_end(&mut bytes).map_err(file_error("read", from))?;
-                    let mode = if mode & 0o111 == 0 { 0o644 } else { 0o755 };
-                    add(&mut layer, place, &bytes, mode).map_err(write)
+                    let (bytes, mode) = read(from)?;
+                    add(&mut layer, place, &bytes, mode)
                 }
-            }
-        });
-        written?;
-        layer.into_inner().map_err(in_memory)
+            };
+            written.map_err(file_error("write", place))?;
+        }
+        layer.into_inner().map_err(file_error("write", Path::new("the layer")))
     }
+}
+
+/// The folders that a place is in, the highest first.
+fn above(place: &Path) -> Vec<&Path> {
+    let mut folders: Vec<&Path> = place.ancestors().skip(1).filter(|f| !f.as_os_str().is_empty()).collect();
+    folders.reverse();
+    folders
+}
+
+/// A file of this machine, and what may be done with it in an image.
+fn read(from: &Path) -> Result<(Vec<u8>, u32), OciError> {
+    let mut file = File::open(from).map_err(file_error("open", from))?;
+    let mode = file.metadata().map_err(file_error("read", from))?.permissions().mode();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(file_error("read", from))?;
+    Ok((bytes, if mode & 0o111 == 0 { 0o644 } else { 0o755 }))
 }
 
 /// Contents by their digests.
@@ -267,21 +271,10 @@ fn file_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> OciErr
     move |source| OciError::File { action, path: path.clone(), source }
 }
 
-/// The libraries that a program is linked to, by the places where it looks for them. None for a static one.
-fn libraries(program: &Path) -> Result<BTreeMap<PathBuf, PathBuf>, OciError> {
-    let said =
-        std::process::Command::new("ldd").arg(program).output().map_err(file_error("run ldd on", program))?;
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    let mut found = BTreeMap::new();
-    for word in said.split_whitespace().filter(|w| w.starts_with('/') && !w.ends_with(':')) {
-        let real = fs::canonicalize(word).map_err(file_error("find", Path::new(word)))?;
-        found.insert(PathBuf::from(word), real);
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn entries(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {

@@ -1,10 +1,10 @@
 //! The root of a node: Debian with a container runtime, and Kubernetes' own programs. In the cache.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pinion_lab::{Cache, Kernel, LabError, busybox, debian_system, key};
+use pinion_lab::{Cache, Kernel, LabError, blank_disk, busybox, debian_system, key};
 use pinion_oci::Image;
 
 use crate::{ClusterError, ClusterPrograms};
@@ -58,13 +58,8 @@ impl NodeImage {
 }
 
 fn make(folder: &Path, programs: &ClusterPrograms, kernel: &Kernel, cache: &Cache) -> Result<(), LabError> {
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| LabError::File { action, path, source }
-    };
     let image = folder.join("node.img");
-    let file = File::create(&image).map_err(failed("create", &image))?;
-    file.set_len(BYTES).map_err(failed("size", &image))?;
+    blank_disk(&image, BYTES)?;
     let scripts = [
         ("configure.sh", CONFIGURE),
         ("start-node", START),
@@ -73,7 +68,7 @@ fn make(folder: &Path, programs: &ClusterPrograms, kernel: &Kernel, cache: &Cach
     ];
     for (name, text) in scripts {
         let path = folder.join(name);
-        fs::write(&path, text).map_err(failed("write", &path))?;
+        fs::write(&path, text).map_err(LabError::file("write", &path))?;
     }
     shell(&busybox(cache)?, &folder.join("busybox.tar"))?;
     let configure = format!(
@@ -85,7 +80,7 @@ fn make(folder: &Path, programs: &ClusterPrograms, kernel: &Kernel, cache: &Cach
     debian_system(PACKAGES, &configure, &image, 0, BYTES / 4096)?;
     for name in scripts.map(|(name, _)| name).into_iter().chain(["busybox.tar"]) {
         let path = folder.join(name);
-        fs::remove_file(&path).map_err(failed("remove", &path))?;
+        fs::remove_file(&path).map_err(LabError::file("remove", &path))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pinion_lab::{Card, Device, Files, HugePages, Lab, Node, Shape};
+use pinion_lab::{Card, Device, Files, HugePages, Lab, LabError, Node, Shape};
 use serde_json::json;
 
 use crate::ClusterError;
@@ -99,9 +99,9 @@ pub(crate) fn boot(
 ) -> Result<Lab, ClusterError> {
     let name = place.name();
     let folder = place.folder.join(&name);
-    std::fs::create_dir_all(&folder).map_err(ClusterError::file("make the folder", &folder))?;
-    let kubelet = authority.client(&format!("system:node:{name}"), &["system:nodes"])?;
-    let service_proxy = authority.client("system:kube-proxy", &[])?;
+    std::fs::create_dir_all(&folder).map_err(LabError::file("make the folder", &folder))?;
+    let kubelet = authority.client(&format!("system:node:{name}"), Some("system:nodes"))?;
+    let service_proxy = authority.client("system:kube-proxy", None)?;
     let texts = [
         ("/etc/kubernetes/node.env", place.environment()),
         ("/etc/kubernetes/ca.crt", authority.certificate().to_owned()),

@@ -2,10 +2,10 @@
 //!
 //! Called by tests, benchmarks and `cargo xtask setup`. In the cache.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{debian_system, within};
+use super::{blank_disk, debian_system, within};
 use crate::cache::key;
 use crate::{Cache, LabError};
 
@@ -53,8 +53,7 @@ impl LibvirtRoot {
 
 fn make(folder: &Path) -> Result<(), LabError> {
     let image = folder.join("root.img");
-    let file = File::create(&image).map_err(LabError::file("create", &image))?;
-    file.set_len(BYTES).map_err(LabError::file("size", &image))?;
+    blank_disk(&image, BYTES)?;
     let script = folder.join("configure.sh");
     fs::write(&script, CONFIGURE).map_err(LabError::file("write", &script))?;
     debian_system(PACKAGES, &format!("sh '{}' \"$1\"", script.display()), &image, 0, BYTES / 4096)?;

@@ -80,8 +80,7 @@ impl DebianDisk {
 
 fn make(folder: &Path) -> Result<(), LabError> {
     let image = folder.join("disk.img");
-    let file = File::create(&image).map_err(LabError::file("create", &image))?;
-    file.set_len(DISK_BYTES).map_err(LabError::file("size", &image))?;
+    blank_disk(&image, DISK_BYTES)?;
     let [old, new] = kernels()?;
     piped(Command::new("/sbin/sfdisk").arg("-q").arg(&image), TABLE)?;
     let mut fat = Command::new("/sbin/mkfs.vfat");
@@ -96,6 +95,15 @@ fn make(folder: &Path) -> Result<(), LabError> {
     let releases = folder.join("releases");
     fs::write(&releases, format!("{old} {new}\n")).map_err(LabError::file("write", &releases))?;
     fs::remove_file(&script).map_err(LabError::file("remove", &script))
+}
+
+/// A disk of so many bytes, none of which takes room until it is written.
+///
+/// # Errors
+/// When the file cannot be made.
+pub fn blank_disk(image: &Path, bytes: u64) -> Result<(), LabError> {
+    let file = File::create(image).map_err(LabError::file("create", image))?;
+    file.set_len(bytes).map_err(LabError::file("size", image))
 }
 
 /// Makes a Debian system of packages, sets it up by a command that has its folder as `$1`, and puts it into an image
