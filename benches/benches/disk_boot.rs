@@ -14,7 +14,7 @@ use std::time::Duration;
 use pinion_benches::side_by_side::{self, Hosts, LONG, median, must, three};
 use pinion_lab::{Attach, Cache, DebianDisk, Emulator, Files, Lab, Shape, debian_program};
 
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 /// Lab hosts that are booted at most.
 const HOSTS: usize = 4;
 /// Firmware under emulation inside emulation takes minutes.

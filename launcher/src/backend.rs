@@ -65,6 +65,9 @@ pub trait ArmedGuest: fmt::Debug {
     /// Puts its threads back where they belong.
     fn repair(&self) -> Box<dyn Repair>;
 
+    /// Wakes its threads, where it can: one that has slept since its CPUs were set is seen where it was before.
+    fn wake(&self) {}
+
     /// Lets the vCPUs go.
     ///
     /// # Errors

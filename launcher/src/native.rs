@@ -63,6 +63,10 @@ impl ArmedGuest for ArmedMachine {
         Box::new(SetThreads)
     }
 
+    fn wake(&self) {
+        ArmedMachine::wake(self);
+    }
+
     fn run(self: Box<Self>) -> Result<Box<dyn RunningGuest>, BackendError> {
         Ok(Box::new(ArmedMachine::run(*self)))
     }

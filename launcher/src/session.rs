@@ -187,7 +187,7 @@ impl Session {
         let mut auditor =
             Auditor::new(Plan::of(&self.spec.placement).with_helpers(armed.helpers()), subjects);
         let repair = armed.repair();
-        let certificate = self.read_back(&mut auditor, repair.as_ref(), signals);
+        let certificate = self.read_back(&mut auditor, armed.as_ref(), signals);
         self.publish(&certificate, &auditor);
         self.monitor.started("verify", began.elapsed());
         let (items, mismatches) = (certificate.items.len(), certificate.mismatches.clone());
@@ -224,19 +224,27 @@ impl Session {
     /// Reads everything back. Kernels before 6.2 forget what threads have set for themselves whenever a partition comes or
     /// goes: another guest that starts or ends at that time takes this one's threads off their CPUs, before it has a
     /// partition of its own. Then, and nothing runs yet, it is armed once more.
-    fn read_back(&mut self, auditor: &mut Auditor, repair: &dyn Repair, signals: &SignalFd) -> Certificate {
+    fn read_back(
+        &mut self,
+        auditor: &mut Auditor,
+        armed: &dyn ArmedGuest,
+        signals: &SignalFd,
+    ) -> Certificate {
+        let repair = armed.repair();
+        armed.wake();
         let mut certificate = auditor.check(Depth::Everything).certificate;
         for _ in 0..ARMED_AGAIN {
             if self.spec.wait_fd.is_none() || certificate.verdict != Verdict::Drifted {
                 break;
             }
-            let put_back = auditor.repair(&certificate, repair);
+            let put_back = auditor.repair(&certificate, repair.as_ref());
             if put_back.is_empty() || put_back.iter().any(|r| r.result.is_err()) {
                 break;
             }
             self.events.tell(&Event::Warning { what: FORGOTTEN.to_owned() });
             self.events.tell(&Event::Armed);
             let heard = self.wait_for_host(signals);
+            armed.wake();
             certificate = auditor.check(Depth::Everything).certificate;
             if !heard {
                 break;

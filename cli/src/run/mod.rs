@@ -7,6 +7,8 @@ pub(crate) mod hosting;
 mod report;
 
 use std::cell::RefCell;
+use std::panic::resume_unwind;
+use std::thread;
 
 use pinion_api::VirtualMachineInstance;
 use pinion_launcher::{AuditPolicy, BackendKind, ConsoleMode, LaunchSpec};
@@ -51,36 +53,50 @@ struct Placed {
 pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
     let instances = specs::read(&options.file)?;
     check(options, &instances)?;
-    let backends = backend::choose(options.backend, &instances)?;
     let names = DeviceNames::read(options.devices.as_deref())?;
+    let find = || machine::discover(&pinion_discovery::From::Host);
     if options.dry_run {
-        let machine = machine::discover(&pinion_discovery::From::Host)?;
+        let (_, machine) = look(options, &instances, find)?;
         return dry_run(options, &machine, &instances, &names);
     }
     let mut host = Hosting::at(&options.ledger);
     if options.detach && !host.is_agent() {
         return Err(Failure::failed(RunError::NoAgent));
     }
-    host.settle()?;
-    let outcome = run_all(options, &instances, &backends, &names, &mut host);
+    // Leftovers of guests that were killed are gone then, so the machine is read as it will be used.
+    let (backends, machine) = look(options, &instances, || host.settle().and_then(|()| find()))?;
+    let outcome = run_all(options, &instances, (&backends, &names), &machine, &mut host);
     // All reservations are gone: what nobody needs any more is put back.
     let settled = host.settle();
     outcome.and(settled)
 }
 
-/// 1. Leftovers of guests that were killed are gone, so the machine is read as it will be used.
-/// 2. CPUs, pages and devices are reserved: from here on nobody else takes them.
-/// 3. Devices are bound, and the dedicated CPUs made quiet.
-/// 4. The guests start.
+/// Looks into the guests' disks and at the machine, both at once: each takes longer than everything else before a
+/// launcher starts. What is wrong with a VM is told before what is wrong with the machine.
+fn look(
+    options: &RunOptions,
+    instances: &[VirtualMachineInstance],
+    find: impl FnOnce() -> Result<Machine, Failure>,
+) -> Result<(Vec<Chosen>, Machine), Failure> {
+    let (backends, machine) = thread::scope(|scope| {
+        let choosing = scope.spawn(|| backend::choose(options.backend, instances));
+        let machine = find();
+        (choosing.join().unwrap_or_else(|panic| resume_unwind(panic)), machine)
+    });
+    Ok((backends?, machine?))
+}
+
+/// 1. CPUs, pages and devices are reserved: from here on nobody else takes them.
+/// 2. Devices are bound, and the dedicated CPUs made quiet.
+/// 3. The guests start.
 fn run_all(
     options: &RunOptions,
     instances: &[VirtualMachineInstance],
-    backends: &[Chosen],
-    names: &DeviceNames,
+    (backends, names): (&[Chosen], &DeviceNames),
+    machine: &Machine,
     host: &mut Hosting,
 ) -> Result<(), Failure> {
-    let machine = machine::discover(&pinion_discovery::From::Host)?;
-    let mut placed = reserve_all(options, &machine, instances, names, host)?;
+    let mut placed = reserve_all(options, machine, instances, names, host)?;
     for (guest, chosen) in placed.iter_mut().zip(backends) {
         guest.spec.backend = chosen.backend;
         report::backend(&guest.spec.placement.name, chosen);
@@ -90,7 +106,7 @@ fn run_all(
         let mut wishes = hosting::wishes(&guest.spec.placement, !options.leave_host_settings, &guest.pages);
         // QEMU's threads stay in the control groups that libvirt made for them.
         wishes.pinned_only = guest.spec.backend == BackendKind::Libvirt && wishes.quiet_cpus;
-        host.prepare(&machine, &guest.spec.placement, &mut guest.claim, wishes)?;
+        host.prepare(machine, &guest.spec.placement, &mut guest.claim, wishes)?;
     }
     host.settle()?;
     for guest in &placed {

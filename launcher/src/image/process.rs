@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use vmm_block::SharedDisk;
+use vmm_block::{Disk, SharedDisk};
 use vmm_image::ImageReport;
 use vmm_machine::KernelFiles;
 
@@ -184,6 +184,27 @@ impl From<io::Error> for Broken {
     }
 }
 
+/// A piece of the disk.
+#[derive(Default)]
+struct Piece {
+    offset: u64,
+    bytes: Vec<u8>,
+    /// Whether it could be read.
+    is_there: bool,
+}
+
+impl Piece {
+    fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read(&mut self, disk: &mut dyn Disk, offset: u64, length: u32) {
+        self.offset = offset;
+        self.bytes.resize(usize::try_from(length).unwrap_or(0), 0);
+        self.is_there = vmm_block::read_bytes(disk, &mut self.bytes, offset).is_ok();
+    }
+}
+
 /// Answers the reader until it is done.
 fn converse(
     mut socket: UnixStream,
@@ -195,7 +216,7 @@ fn converse(
     let lock = || disk.lock().unwrap_or_else(PoisonError::into_inner);
     let size = lock().capacity();
     Hello { size, boot }.write(&mut socket)?;
-    let (mut left, mut buffer) = (limits.bytes, Vec::new());
+    let (mut left, mut end, mut piece) = (limits.bytes, 0, Piece::default());
     loop {
         let time = deadline.saturating_duration_since(Instant::now());
         if time.is_zero() {
@@ -206,9 +227,16 @@ fn converse(
         match Question::read(&mut socket)? {
             Question::Read { offset, length } => {
                 left = left.checked_sub(u64::from(length)).ok_or(Broken::Excess)?;
-                buffer.resize(usize::try_from(length).unwrap_or(0), 0);
-                let read = vmm_block::read_bytes(&mut **lock(), &mut buffer, offset);
-                write_bytes(&mut socket, read.is_ok().then_some(&buffer))?;
+                if !piece.is_there || (piece.offset, piece.length()) != (offset, u64::from(length)) {
+                    piece.read(&mut **lock(), offset, length);
+                }
+                write_bytes(&mut socket, piece.is_there.then_some(&piece.bytes))?;
+                let goes_on = end == offset;
+                end = offset.saturating_add(length.into());
+                // What it asks for next, while it is busy with this.
+                if goes_on && end.saturating_add(length.into()) <= size {
+                    piece.read(&mut **lock(), end, length);
+                }
             }
             Question::Done(answer) => {
                 return serde_json::from_slice(&answer).map_err(|e| Broken::Talk(e.into()));

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::rc::Rc;
 
 use vmm_image::{BootError, Media, examine};
@@ -24,7 +24,7 @@ pub fn serve(socket: File, kernel: File, initrd: File) -> io::Result<()> {
     Question::Done(serde_json::to_vec(&answer)?).write(&mut *socket.borrow_mut())
 }
 
-fn read(media: Box<dyn Media>, boot: bool, kernel: File, initrd: File) -> io::Result<Answer> {
+fn read(media: Box<dyn Media>, boot: bool, mut kernel: File, mut initrd: File) -> io::Result<Answer> {
     let refused = |e: &BootError| Some((e.reason().to_owned(), e.to_string()));
     let examined = match examine(media) {
         Ok(examined) => examined,
@@ -32,13 +32,10 @@ fn read(media: Box<dyn Media>, boot: bool, kernel: File, initrd: File) -> io::Re
     };
     let mut answer = Answer { report: Some(examined.report()), command_line: None, refusal: None };
     if boot {
-        let (mut kernel, mut initrd) = (BufWriter::new(kernel), BufWriter::new(initrd));
         match examined.boot(&mut kernel, &mut initrd) {
             Ok(line) => answer.command_line = Some(line),
             Err(e) => answer.refusal = refused(&e),
         }
-        kernel.flush()?;
-        initrd.flush()?;
     }
     Ok(answer)
 }

@@ -221,6 +221,11 @@ impl EventLoopHandle {
     /// Makes [`EventLoop::run`] return after the subscriber that is running now.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes the loop's thread, which finds nothing to do and waits on.
+    pub fn wake(&self) {
         // Fails only when the counter is full, and then the loop is awake anyway.
         let _ = self.shared.wake.write(1);
     }

@@ -21,24 +21,51 @@ pub trait Media {
     fn read_at(&mut self, to: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
-/// Bytes of a cached block. Large, since file systems read files in blocks of 4 KiB one after the other.
-const BLOCK: u64 = 256 << 10;
-/// Cached blocks.
-const BLOCKS: usize = 32;
+/// Bytes that are read where nobody has read before, and what they begin at a multiple of.
+const GRAIN: u64 = 64 << 10;
+/// Bytes that are read where somebody goes on: file systems read files in blocks of 4 KiB one after the other.
+const AHEAD: u64 = 512 << 10;
+/// Grains that are kept.
+const KEPT: usize = 64;
 
-/// An image whose last blocks are kept.
+/// A stretch of an image that has been read.
+#[derive(Default)]
+struct Stretch {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Stretch {
+    fn end(&self) -> u64 {
+        self.start.saturating_add(self.bytes.len() as u64)
+    }
+
+    /// What it has from `offset` on; nothing where it does not have that.
+    fn from(&self, offset: u64) -> &[u8] {
+        let within = offset.checked_sub(self.start).and_then(|within| usize::try_from(within).ok());
+        within.and_then(|within| self.bytes.get(within..)).unwrap_or_default()
+    }
+}
+
+/// An image whose last stretches are kept.
 struct Cached {
     media: Box<dyn Media>,
-    /// Number and content, the last used at the back.
-    blocks: VecDeque<(u64, Vec<u8>)>,
+    /// Grains: names, maps and lists, which are read again. The last used at the back.
+    kept: VecDeque<Stretch>,
+    /// What is in a file, which is not.
+    ahead: Stretch,
+    /// Where the stretch that was read last ends.
+    end: u64,
 }
 
 impl Cached {
+    fn new(media: Box<dyn Media>) -> Self {
+        Self { media, kept: VecDeque::new(), ahead: Stretch::default(), end: 0 }
+    }
+
     fn read(&mut self, mut to: &mut [u8], mut offset: u64) -> Result<(), MediaError> {
         while !to.is_empty() {
-            let within = usize::try_from(offset % BLOCK).unwrap_or(0);
-            let block = self.block(offset / BLOCK)?;
-            let available = block.get(within..).unwrap_or_default();
+            let available = self.stretch(offset)?.from(offset);
             let count = available.len().min(to.len());
             let (now, later) = to.split_at_mut(count);
             now.copy_from_slice(available.get(..count).unwrap_or_default());
@@ -50,23 +77,36 @@ impl Cached {
         Ok(())
     }
 
-    fn block(&mut self, number: u64) -> Result<&[u8], MediaError> {
-        let known = self.blocks.iter().position(|(n, _)| *n == number);
-        let block = match known.and_then(|at| self.blocks.remove(at)) {
-            Some(block) => block,
-            None => {
-                let start = number * BLOCK;
-                let length = BLOCK.min(self.media.size().saturating_sub(start));
-                let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-                self.media.read_at(&mut bytes, start).map_err(read_failed)?;
-                if self.blocks.len() >= BLOCKS {
-                    self.blocks.pop_front();
-                }
-                (number, bytes)
-            }
-        };
-        self.blocks.push_back(block);
-        Ok(self.blocks.back().map(|(_, bytes)| bytes.as_slice()).unwrap_or_default())
+    /// The stretch that has `offset`, which is read where none has it: little where nobody has read before, and much where
+    /// somebody goes on.
+    fn stretch(&mut self, offset: u64) -> Result<&Stretch, MediaError> {
+        if !self.ahead.from(offset).is_empty() {
+            return Ok(&self.ahead);
+        }
+        if let Some(at) = self.kept.iter().rposition(|s| !s.from(offset).is_empty()) {
+            let known = self.kept.remove(at).unwrap_or_default();
+            self.kept.push_back(known);
+            return Ok(self.kept.back().unwrap_or(&self.ahead));
+        }
+        let start = offset - offset % GRAIN;
+        if start == self.end && start > 0 {
+            let bytes = std::mem::take(&mut self.ahead).bytes;
+            self.ahead = self.fetch(bytes, start, AHEAD)?;
+            return Ok(&self.ahead);
+        }
+        let oldest = if self.kept.len() < KEPT { None } else { self.kept.pop_front() };
+        let grain = self.fetch(oldest.unwrap_or_default().bytes, start, GRAIN)?;
+        self.kept.push_back(grain);
+        Ok(self.kept.back().unwrap_or(&self.ahead))
+    }
+
+    fn fetch(&mut self, mut bytes: Vec<u8>, start: u64, most: u64) -> Result<Stretch, MediaError> {
+        let length = most.min(self.media.size().saturating_sub(start));
+        bytes.resize(usize::try_from(length).unwrap_or(0), 0);
+        self.media.read_at(&mut bytes, start).map_err(read_failed)?;
+        let stretch = Stretch { start, bytes };
+        self.end = stretch.end();
+        Ok(stretch)
     }
 }
 
@@ -95,7 +135,7 @@ impl Window {
     /// The whole image.
     pub(crate) fn of(media: Box<dyn Media>) -> Self {
         let length = media.size();
-        let image = Rc::new(RefCell::new(Cached { media, blocks: VecDeque::new() }));
+        let image = Rc::new(RefCell::new(Cached::new(media)));
         Self { image, start: 0, length }
     }
 
@@ -125,5 +165,65 @@ impl Window {
         let mut bytes = [0; N];
         self.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where was read, and how many bytes.
+    type Asked = Rc<RefCell<Vec<(u64, usize)>>>;
+
+    /// Bytes that say where they are, and what was asked for.
+    struct Numbered(u64, Asked);
+
+    fn byte(offset: u64) -> u8 {
+        u8::try_from(offset.wrapping_mul(0x9e37_79b9) >> 24 & 0xff).unwrap()
+    }
+
+    impl Media for Numbered {
+        fn size(&self) -> u64 {
+            self.0
+        }
+
+        fn read_at(&mut self, to: &mut [u8], offset: u64) -> io::Result<()> {
+            self.1.borrow_mut().push((offset, to.len()));
+            (offset..).zip(to).for_each(|(at, to)| *to = byte(at));
+            Ok(())
+        }
+    }
+
+    fn window(size: u64) -> (Window, Asked) {
+        let asked = Asked::default();
+        (Window::of(Box::new(Numbered(size, Rc::clone(&asked)))), asked)
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_image_wherever_they_are_read() {
+        let size = 40 * AHEAD + 777;
+        let (window, _) = window(size);
+        let mut at = 1u64;
+        for length in (0..3000).map(|n| n * 37 % 200_000) {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let start = (at >> 20) % (size - length);
+            let mut bytes = vec![0; usize::try_from(length).unwrap()];
+            window.read_exact_at(&mut bytes, start).unwrap();
+            assert!((start..).zip(&bytes).all(|(at, b)| *b == byte(at)), "{length} bytes at {start}");
+        }
+        assert!(window.read_exact_at(&mut [0; 2], size - 1).is_err());
+    }
+
+    #[test]
+    fn who_goes_on_is_given_more_at_once_and_nothing_is_asked_for_twice() {
+        let (window, asked) = window(2 * AHEAD + 100);
+        for at in (0..2 * AHEAD).step_by(4096) {
+            window.read_exact_at(&mut [0; 100], at).unwrap();
+        }
+        window.read_exact_at(&mut [0; 100], 2 * AHEAD).unwrap();
+        window.read_exact_at(&mut [0; 100], 0).unwrap();
+        let (grain, ahead) = (usize::try_from(GRAIN).unwrap(), usize::try_from(AHEAD).unwrap());
+        let rest = ahead - grain + 100;
+        assert_eq!(*asked.borrow(), [(0, grain), (GRAIN, ahead), (GRAIN + AHEAD, rest)]);
     }
 }

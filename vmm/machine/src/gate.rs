@@ -132,6 +132,11 @@ impl Gate {
         }
     }
 
+    /// Wakes who waits: each looks, and waits on.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_all();
+    }
+
     /// Keeps what gets a vCPU out of the guest.
     pub(crate) fn register(&self, vcpu: usize, kicker: Kicker) {
         if let Some(slot) = self.lock().kickers.get_mut(vcpu) {
@@ -352,6 +357,10 @@ mod tests {
     fn nobody_runs_before_the_gate_opens() {
         let gate = gate(3);
         let threads = vcpus(&gate, 3, &Runs::default());
+        while gate.lock().parked < 3 {
+            thread::yield_now();
+        }
+        gate.wake();
         gate.end(GuestEnd::Stopped);
         assert_eq!(runs(threads), [0, 0, 0]);
         assert_eq!(gate.how_ended(), Some(GuestEnd::Stopped));

@@ -193,6 +193,13 @@ impl ArmedMachine {
         arm::memory(&self.parts.ram)
     }
 
+    /// Wakes its threads, which find nothing to do and wait on. By the kernel's record a thread that sleeps is on the CPU
+    /// where it fell asleep, even one that it may not use any more.
+    pub fn wake(&self) {
+        self.parts.gate.wake();
+        self.parts.loops.iter().for_each(EventLoopHandle::wake);
+    }
+
     /// Lets the vCPUs go.
     #[must_use]
     pub fn run(self) -> RunningMachine {

@@ -174,9 +174,22 @@ pub(crate) enum FileError {
     Damaged(String),
 }
 
+/// Bytes of a file that are written at once.
+const PIECE: usize = 256 << 10;
+
 /// Copies what is in a file, in pieces: a kernel with its initrd may be larger than what this process may hold.
 fn copy(from: impl Read, most: u64, to: &mut dyn Write) -> Result<u64, FileError> {
-    io::copy(&mut from.take(most), to).map_err(|e| FileError::Damaged(e.to_string()))
+    let damaged = |e: io::Error| FileError::Damaged(e.to_string());
+    let (mut from, mut piece, mut copied) = (from.take(most), Vec::with_capacity(PIECE), 0);
+    loop {
+        piece.clear();
+        let count = from.by_ref().take(PIECE as u64).read_to_end(&mut piece).map_err(damaged)?;
+        if count == 0 {
+            return Ok(copied);
+        }
+        to.write_all(&piece).map_err(damaged)?;
+        copied += count as u64;
+    }
 }
 
 /// Opens a file system that can be read; `None` for another.
