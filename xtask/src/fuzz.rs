@@ -2,9 +2,8 @@
 //!
 //! Built on the stable compiler: the instrumentation is asked of LLVM by its own names.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -14,9 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 
 use crate::step::{Steps, Tally};
-use crate::workspace::{Metadata, cargo, root, show, target};
+use crate::workspace::{Metadata, Package, cargo, root, show, target};
 
-/// Workspaces of fuzz targets.
+/// Packages of fuzz targets. They are one workspace, that of the first: what several of them need is built once.
 pub(crate) const FUZZ_FOLDERS: [&str; 3] = ["vmm/fuzz", "node-agent/fuzz", "launcher/libvirt/fuzz"];
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -30,8 +29,7 @@ pub(crate) fn fuzz(steps: &mut Steps, seconds: u32, only: Option<&str>) {
         names = targets()?;
         names.retain(|t| only.is_none_or(|o| o == t.name));
         ensure!(!names.is_empty(), "there is no such fuzz target");
-        let folders: BTreeSet<&PathBuf> = names.iter().map(|t| &t.folder).collect();
-        folders.into_iter().try_for_each(|folder| build(folder))?;
+        build(only)?;
         Ok(Tally::default())
     });
     if !built {
@@ -75,22 +73,35 @@ struct Target {
     name: String,
 }
 
-fn targets() -> anyhow::Result<Vec<Target>> {
-    let mut targets = Vec::new();
-    for folder in FUZZ_FOLDERS.map(|f| root().join(f)) {
-        let metadata = Metadata::read(Some(&folder.join("Cargo.toml")))?;
-        let members = metadata.members().flat_map(|p| &p.targets);
-        let binaries = members.filter(|t| t.kind.iter().any(|k| k == "bin"));
-        targets.extend(binaries.map(|t| Target { folder: folder.clone(), name: t.name.clone() }));
-    }
-    Ok(targets)
+/// The manifest of their workspace.
+fn manifest() -> PathBuf {
+    root().join(FUZZ_FOLDERS[0]).join("Cargo.toml")
 }
 
-fn build(folder: &Path) -> anyhow::Result<()> {
-    let words = ["build", "--release", "--locked", "--bins", "--target", TRIPLE, "--manifest-path"];
+/// All packages of their workspace, with those that they are built from.
+pub(crate) fn metadata() -> anyhow::Result<Metadata> {
+    Metadata::read(Some(&manifest()))
+}
+
+fn targets() -> anyhow::Result<Vec<Target>> {
+    let metadata = metadata()?;
+    let of = |package: &Package| {
+        let folder = root().join(package.folder());
+        let binaries = package.targets.iter().filter(|t| t.kind.iter().any(|k| k == "bin"));
+        let targets: Vec<_> =
+            binaries.map(|t| Target { folder: folder.clone(), name: t.name.clone() }).collect();
+        targets
+    };
+    Ok(metadata.members().flat_map(of).collect())
+}
+
+/// Builds all targets, or the one named.
+fn build(only: Option<&str>) -> anyhow::Result<()> {
+    let words = ["build", "--workspace", "--release", "--locked", "--target", TRIPLE, "--manifest-path"];
     let mut command = cargo(&words);
     command
-        .arg(folder.join("Cargo.toml"))
+        .arg(manifest())
+        .args(only.map_or(vec!["--bins"], |name| vec!["--bin", name]))
         .env("RUSTFLAGS", FLAGS)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("CARGO_TARGET_DIR", target().join("fuzz"));

@@ -4,9 +4,9 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use pinion_lab::{Cache, DebianDisk, Emulator, Kernel, LibvirtRoot};
 
 use crate::workspace::show;
@@ -92,11 +92,20 @@ pub(crate) fn for_single_tests() {
     optional("Debian with libvirt", "its backend is not tested", || {
         Ok(LibvirtRoot::of_debian(&cache).map(drop)?)
     });
-    optional(
-        "Kubernetes and containerd",
-        "the device plugin is not tested with a kubelet",
-        crate::cluster::made,
-    );
+}
+
+/// What tests in a cluster need. It takes a while to build: not on a machine that took `late` or longer for everything
+/// else.
+pub(crate) fn for_cluster_tests(late: Option<Duration>) {
+    optional("Kubernetes and containerd", "the device plugin is not tested with a kubelet", || {
+        if let Some(after) = late.filter(|_| !crate::cluster::is_made()) {
+            bail!(
+                "this machine took {} min for everything else; `cargo xtask setup --cluster` builds them",
+                after.as_secs() / 60
+            );
+        }
+        crate::cluster::made()
+    });
 }
 
 /// Installs Go, where there is none: an old one, as Debian has, fetches the one it needs.

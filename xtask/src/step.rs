@@ -2,7 +2,7 @@
 //! A failure does not keep the others from running.
 
 use std::fmt::Display;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What was tested, all steps together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +68,11 @@ impl Steps {
             self.failures.push(format!("{name}; repeat with: {repeat}"));
         }
         well
+    }
+
+    /// How long all of them took so far.
+    pub(crate) fn took(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Something to be told again in the summary.

@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use pinion_lab::Programs;
@@ -18,6 +18,10 @@ use crate::{fuzz, lint, setup};
 const FUZZ_SECONDS: u32 = 10;
 /// Tests in the lab that may fail and are run again; with more, something is broken.
 const RUN_AGAIN: usize = 3;
+/// Files of tests that bring up a cluster.
+const IN_CLUSTER: [&str; 1] = ["pods"];
+/// Kubernetes is not built by a suite that took longer than this for everything else.
+const LATE: Duration = Duration::from_secs(50 * 60);
 /// Words that every run of tests begins with.
 const TEST: [&str; 4] = ["test", "--workspace", "--locked", "--no-fail-fast"];
 
@@ -50,14 +54,25 @@ pub(crate) fn suite() -> ExitCode {
         Programs::built()?;
         Ok(Tally::default())
     });
-    let words = [&TEST[..], &selected(&targets.in_lab)].concat();
+    tests_in_lab(&mut steps, "tests in the lab", &targets.in_lab);
+    fuzz::fuzz(&mut steps, FUZZ_SECONDS, None);
+    // Last, since it costs most: where there is no time left for it, everything else is done.
+    let late = Some(steps.took()).filter(|took| *took > LATE);
+    steps.step("what tests in a cluster need", "cargo xtask setup --cluster", || {
+        setup::for_cluster_tests(late);
+        Ok(Tally::default())
+    });
+    tests_in_lab(&mut steps, "tests in a cluster", &targets.in_cluster);
+    steps.end()
+}
+
+fn tests_in_lab(steps: &mut Steps, name: &str, targets: &[String]) {
+    let words = [&TEST[..], &selected(targets)].concat();
     let mut unstable = Vec::new();
-    steps.step("tests in the lab", &show(&cargo(&words)), || in_lab(&words, &mut unstable));
+    steps.step(name, &show(&cargo(&words)), || in_lab(&words, &mut unstable));
     for name in unstable {
         steps.note(format!("unstable: {name} failed, and passed when it was run again"));
     }
-    fuzz::fuzz(&mut steps, FUZZ_SECONDS, None);
-    steps.end()
 }
 
 /// Names of the files of tests in all packages.
@@ -65,6 +80,8 @@ pub(crate) fn suite() -> ExitCode {
 struct Targets {
     /// Of packages whose tests boot lab hosts: the lab itself, and those that use it in tests only.
     in_lab: Vec<String>,
+    /// Of those, the ones that bring up a cluster.
+    in_cluster: Vec<String>,
     others: Vec<String>,
 }
 
@@ -82,8 +99,9 @@ impl Targets {
             names.extend(files.map(|t| t.name.clone()));
         }
         // Files of the same name are run together.
-        let Self { in_lab, others } = &mut targets;
+        let Self { in_lab, in_cluster, others } = &mut targets;
         others.retain(|name| !in_lab.contains(name));
+        in_cluster.extend(in_lab.extract_if(.., |name| IN_CLUSTER.contains(&name.as_str())));
         Ok(targets)
     }
 }
@@ -239,6 +257,8 @@ mod tests {
         assert!(has(&targets.in_lab, "guest") && has(&targets.in_lab, "host"), "{targets:?}");
         assert!(has(&targets.others, "planner") && !has(&targets.others, "guest"), "{targets:?}");
         assert!(targets.others.iter().all(|name| !has(&targets.in_lab, name)), "{targets:?}");
+        assert_eq!(targets.in_cluster, IN_CLUSTER);
+        assert!(IN_CLUSTER.iter().all(|name| !has(&targets.in_lab, name)), "{targets:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use spdx::{Expression, ParseMode};
 
-use crate::fuzz::FUZZ_FOLDERS;
+use crate::fuzz;
 use crate::workspace::{Metadata, Package, root};
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -39,9 +39,7 @@ pub(super) fn check() -> anyhow::Result<Vec<String>> {
     let text = fs::read_to_string(root().join("deny.toml")).context("cannot read deny.toml")?;
     let rules: Deny = toml::from_str(&text).context("deny.toml")?;
     let mut packages = Metadata::read(None)?.packages;
-    for folder in FUZZ_FOLDERS {
-        packages.extend(Metadata::read(Some(&root().join(folder).join("Cargo.toml")))?.packages);
-    }
+    packages.extend(fuzz::metadata()?.packages);
     let unique: BTreeMap<&str, &Package> = packages.iter().map(|p| (p.id.as_str(), p)).collect();
     Ok(unique.into_values().filter_map(|p| refused(p, &rules.licenses)).collect())
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 use crate::docs;
-use crate::fuzz::FUZZ_FOLDERS;
+use crate::fuzz::{self, FUZZ_FOLDERS};
 use crate::step::{Steps, Tally};
 use crate::workspace::{Metadata, cargo, output, root, show};
 
@@ -75,8 +75,6 @@ fn files() -> anyhow::Result<Vec<PathBuf>> {
 
 fn versions() -> anyhow::Result<Vec<String>> {
     let mut packages = Metadata::read(None)?.packages;
-    for folder in FUZZ_FOLDERS {
-        packages.extend(Metadata::read(Some(&root().join(folder).join("Cargo.toml")))?.packages);
-    }
+    packages.extend(fuzz::metadata()?.packages);
     Ok(arrows::versions(&packages))
 }
