@@ -40,6 +40,11 @@ enum NamesError {
     NoneLeft { field: String, name: String, why: Vec<String> },
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\npinion: "))]
     Several(Vec<NamesError>),
+    #[error(
+        "{field}: {name:?} stands for mediated devices, which a guest of this host cannot have: name a whole function or a \
+         virtual one"
+    )]
+    Mediated { field: String, name: String },
     #[error("{field}: {name:?} stands for no device of this machine: see {path:?} and `pinion devices`")]
     NoneFound { field: String, name: String, path: PathBuf },
 }
@@ -116,6 +121,9 @@ impl DeviceNames {
     fn check(&self, machine: &Machine, field: String, name: &str, wanted: Wanted) -> Result<(), NamesError> {
         self.unambiguous(machine)?;
         let name = name.to_owned();
+        if self.resources.mediated(&name, machine).is_some_and(|found| !found.is_empty()) {
+            return Err(NamesError::Mediated { field, name });
+        }
         let Some(functions) = self.resources.functions(&name, machine).filter(|f| !f.is_empty()) else {
             return Err(NamesError::NoneFound { field, name, path: self.path.clone() });
         };

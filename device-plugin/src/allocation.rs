@@ -84,11 +84,14 @@ pub fn allocation<'a>(
             let health = unit.health.clone();
             return Err(AllocationError::Unhealthy { name: name.to_owned(), id: unit.id, health });
         }
-        addresses.extend(unit.functions.iter().map(ToString::to_string));
+        match unit.id {
+            UnitId::Function(_) => addresses.extend(unit.functions.iter().map(ToString::to_string)),
+            UnitId::Mediated(id) => addresses.push(id.to_string()),
+        }
         nodes.extend(nodes_of(unit, own_nodes));
         cdi_names.push(cdi_name(unit.id));
     }
-    let environment = BTreeMap::from([(environment_name("PCI_RESOURCE", name), addresses.join(","))]);
+    let environment = BTreeMap::from([(environment_name(name, units), addresses.join(","))]);
     Ok(Allocation { environment, nodes, cdi_names })
 }
 
@@ -98,9 +101,12 @@ pub(crate) fn nodes_of(unit: &Unit, own_nodes: &VfioNodes) -> Vec<PathBuf> {
     group.chain(unit.functions.iter().filter_map(|f| own_nodes.get(f).cloned())).collect()
 }
 
-/// The variable that says which devices of a resource a container has: in capitals, with `_` for `/` and `.`; a dash stays.
+/// The variable that says which of its units a container has of a resource: in capitals, with `_` for `/` and `.`; a dash
+/// stays. Mediated devices have one of their own.
 #[must_use]
-pub fn environment_name(prefix: &str, resource: &str) -> String {
+pub fn environment_name(resource: &str, units: &[Unit]) -> String {
+    let is_mediated = units.iter().any(|unit| matches!(unit.id, UnitId::Mediated(_)));
+    let prefix = if is_mediated { "MDEV_PCI_RESOURCE" } else { "PCI_RESOURCE" };
     format!("{prefix}_{}", resource.to_uppercase().replace(['/', '.'], "_"))
 }
 
@@ -112,8 +118,9 @@ mod tests {
     fn unit(addresses: &[&str], group: u32) -> Unit {
         let functions: Vec<Bdf> = addresses.iter().map(|a| a.parse().unwrap()).collect();
         Unit {
-            id: UnitId(functions[0]),
+            id: UnitId::Function(functions[0]),
             functions,
+            parent: None,
             group: Some(group),
             nodes: vec![],
             health: Health::Healthy,
@@ -135,8 +142,24 @@ mod tests {
     }
 
     #[test]
+    fn a_container_with_a_mediated_device_gets_its_group_and_its_name() {
+        let id = "83c12a25-5f5e-4d4c-9d15-b2a5e7e7a2c1";
+        let mediated = Unit {
+            id: id.parse().unwrap(),
+            functions: vec![],
+            parent: Some("31:00.0".parse().unwrap()),
+            ..unit(&["31:00.0"], 77)
+        };
+        let allocation = allocation("nvidia.com/GRID_T4-1B", &[mediated], [id], &VfioNodes::new()).unwrap();
+        assert_eq!(allocation.nodes, ["/dev/vfio/vfio", "/dev/vfio/77"].map(PathBuf::from));
+        let name = "MDEV_PCI_RESOURCE_NVIDIA_COM_GRID_T4-1B".to_owned();
+        assert_eq!(allocation.environment, BTreeMap::from([(name, id.to_owned())]));
+        assert_eq!(allocation.cdi_names, [format!("pinion.dev/vfio={id}")]);
+    }
+
+    #[test]
     fn what_is_not_there_or_cannot_be_given_is_refused() {
-        let gone = Health::Unhealthy(vec![Cause::Gone("31:00.0".parse().unwrap())]);
+        let gone = Health::Unhealthy(vec![Cause::Gone("0000:31:00.0".parse().unwrap())]);
         let units = [Unit { health: gone, ..unit(&["31:00.0"], 10) }];
         let refused = |id| allocation("a.b/c", &units, [id], &VfioNodes::new()).unwrap_err().to_string();
         assert_eq!(

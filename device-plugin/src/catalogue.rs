@@ -75,9 +75,7 @@ impl Catalogue {
             let others = available.iter().filter(|id| !must.contains(id));
             return must.iter().chain(others).take(count).cloned().collect();
         }
-        let ids = |of: &[String]| -> Vec<UnitId> {
-            of.iter().filter_map(|id| id.parse().ok().map(UnitId)).collect()
-        };
+        let ids = |of: &[String]| -> Vec<UnitId> { of.iter().filter_map(|id| id.parse().ok()).collect() };
         let units = self.offer.units(name).unwrap_or_default();
         let chosen = preferred(units, &ids(available), &ids(must), count, &self.distances);
         chosen.iter().map(ToString::to_string).collect()
@@ -98,8 +96,9 @@ mod tests {
             let address = pinion_machine::Bdf::new(0, number, 0, 0).unwrap();
             let health = crate::Health::Healthy;
             Unit {
-                id: UnitId(address),
+                id: UnitId::Function(address),
                 functions: vec![address],
+                parent: None,
                 group: Some(7),
                 nodes: vec![NodeId(node)],
                 health,

@@ -46,16 +46,17 @@ mod tests {
     #[test]
     fn every_device_is_named_with_its_nodes() {
         let address = "0000:31:00.0".parse().unwrap();
-        let health = Health::Unhealthy(vec![Cause::Gone(address)]);
-        let unit =
-            Unit { id: UnitId(address), functions: vec![address], group: Some(16), nodes: vec![], health };
+        let id = UnitId::Function(address);
+        let health = Health::Unhealthy(vec![Cause::Gone(id)]);
+        let functions = vec![address];
+        let unit = Unit { id, functions, parent: None, group: Some(16), nodes: vec![], health };
         let offer =
             Offer { resources: vec![Offered { name: "a.b/c".into(), units: vec![unit] }], problems: vec![] };
         let document = cdi_document(&Catalogue { offer, ..Catalogue::default() });
         let device = &document["devices"][0];
         assert_eq!(
             format!("{}={}", document["kind"].as_str().unwrap(), device["name"].as_str().unwrap()),
-            cdi_name(UnitId(address))
+            cdi_name(id)
         );
         assert_eq!(device["containerEdits"]["deviceNodes"][0]["path"], "/dev/vfio/16");
         assert_eq!(document["containerEdits"]["deviceNodes"][0]["path"], "/dev/vfio/vfio");

@@ -4,7 +4,9 @@
 
 use std::fmt;
 
-use pinion_machine::{Bdf, Binding, Machine, Obstacle, binding, obstacles};
+use pinion_machine::{Bdf, Binding, Machine, MediatedId, Obstacle, binding, obstacles};
+
+use crate::UnitId;
 
 /// Whether a unit can be given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,10 @@ pub enum Cause {
     },
     /// It was there, and is no more.
     #[error("{0} is gone from the machine")]
-    Gone(Bdf),
+    Gone(UnitId),
+    /// A mediated device that nobody could open.
+    #[error("{0} has no IOMMU group: no driver has it")]
+    NoGroup(MediatedId),
     /// The kernel recovers it from an error, or could not.
     #[error("{0} has reported an error that the kernel has not recovered it from")]
     Recovering(Bdf),
@@ -51,6 +56,7 @@ impl Cause {
             Self::Obstacle(obstacle) => obstacle.reason(),
             Self::Unbound { .. } => "Unbound",
             Self::Gone(_) => "Gone",
+            Self::NoGroup(_) => "NoGroup",
             Self::Recovering(_) => "Recovering",
             Self::FatalError(_) => "FatalError",
             Self::NoAnswer(_) => "NoAnswer",
@@ -65,6 +71,9 @@ impl Cause {
             Self::Unbound { address, .. } => format!("`sudo pinion devices bind {address}`"),
             Self::Gone(_) => {
                 "put the device back, or look in the kernel's log for why it left the bus".to_owned()
+            }
+            Self::NoGroup(_) => {
+                "load its driver: `modprobe vfio_mdev` before Linux 5.16, that of the vendor since".to_owned()
             }
             Self::Recovering(address) => {
                 format!(

@@ -20,7 +20,7 @@ pub use allocation::{Allocation, AllocationError, VfioNodes, allocation, environ
 pub use catalogue::{Catalogue, Listed};
 pub use cdi::cdi_document;
 pub use health::{Cause, Health};
-pub use offer::{Offer, Offered, Problem, Unit, UnitId};
+pub use offer::{Offer, Offered, Problem, Unit, UnitId, UnitIdError};
 pub use preferred::preferred;
 pub use shared::SharedNode;
 pub use socket::socket_name;

@@ -6,19 +6,42 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 
-use pinion_machine::{Bdf, Machine, NodeId, PciFunction, is_bridge};
+use pinion_machine::{Bdf, Machine, MediatedDevice, MediatedId, NodeId, PciFunction, is_bridge};
 use pinion_resources::Resources;
 
 use crate::{Cause, Health};
 
-/// What a unit is called: the lowest address of its functions, so that who reads the kubelet's files knows the device.
+/// What a unit is called, so that who reads the kubelet's files knows the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UnitId(pub Bdf);
+pub enum UnitId {
+    /// The lowest address of its functions.
+    Function(Bdf),
+    /// The name of a mediated device.
+    Mediated(MediatedId),
+}
 
 impl fmt::Display for UnitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self {
+            Self::Function(address) => address.fmt(f),
+            Self::Mediated(id) => id.fmt(f),
+        }
+    }
+}
+
+/// Why the name of a unit was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is the name of no device")]
+pub struct UnitIdError(pub String);
+
+impl FromStr for UnitId {
+    type Err = UnitIdError;
+
+    fn from_str(text: &str) -> Result<Self, UnitIdError> {
+        let mediated = || text.parse().ok().map(Self::Mediated);
+        text.parse().ok().map(Self::Function).or_else(mediated).ok_or_else(|| UnitIdError(text.to_owned()))
     }
 }
 
@@ -27,8 +50,10 @@ impl fmt::Display for UnitId {
 pub struct Unit {
     /// Its name for the kubelet.
     pub id: UnitId,
-    /// The functions that a guest gets, ascending.
+    /// The functions that a guest gets, ascending; none where it gets a mediated device.
     pub functions: Vec<Bdf>,
+    /// The function that a mediated device was made of.
+    pub parent: Option<Bdf>,
     /// Their IOMMU group; none where there is no IOMMU.
     pub group: Option<u32>,
     /// The NUMA nodes that they hang off, ascending; none where the firmware does not say.
@@ -102,13 +127,20 @@ impl Offer {
                     other_name: other_name.to_owned(),
                 }),
                 None => {
-                    shares.entry(UnitId(other)).or_insert((name, Vec::new())).1.push(function);
+                    shares.entry(UnitId::Function(other)).or_insert((name, Vec::new())).1.push(function);
                 }
             }
         }
-        let units = |name: &str| {
+        let mut taken = BTreeSet::new();
+        let mut units = |name: &str| {
             let of_name = shares.iter().filter(|(_, (of, _))| *of == name);
-            of_name.map(|(id, (_, functions))| Unit::new(*id, functions, machine)).collect()
+            let functions = of_name.map(|(id, (_, functions))| Unit::new(*id, functions, machine));
+            let mediated = resources.mediated(name, machine).unwrap_or_default().into_iter();
+            let mediated = mediated.filter(|(_, device)| taken.insert(device.id));
+            let mut units: Vec<Unit> =
+                functions.chain(mediated.map(|(parent, device)| Unit::mediated(parent, device))).collect();
+            units.sort_by_key(|unit| unit.id);
+            units
         };
         let offered = resources.names().map(|name| Offered { name: name.to_owned(), units: units(name) });
         Self { resources: offered.collect(), problems }
@@ -121,11 +153,12 @@ impl Offer {
         for resource in &mut self.resources {
             let before = earlier.resources.iter().find(|o| o.name == resource.name);
             let gone = before.into_iter().flat_map(|o| &o.units).filter(|unit| {
-                let known = |u: &Unit| u.functions.iter().any(|f| unit.functions.contains(f));
+                let known =
+                    |u: &Unit| u.id == unit.id || u.functions.iter().any(|f| unit.functions.contains(f));
                 !resource.units.iter().any(known)
             });
             let gone: Vec<Unit> = gone
-                .map(|unit| Unit { health: Health::Unhealthy(vec![Cause::Gone(unit.id.0)]), ..unit.clone() })
+                .map(|unit| Unit { health: Health::Unhealthy(vec![Cause::Gone(unit.id)]), ..unit.clone() })
                 .collect();
             resource.units.extend(gone);
             resource.units.sort_by_key(|unit| unit.id);
@@ -137,7 +170,7 @@ impl Offer {
     #[must_use]
     pub fn failing(mut self, failed: &BTreeMap<Bdf, Cause>) -> Self {
         for unit in self.resources.iter_mut().flat_map(|o| &mut o.units) {
-            let causes = unit.functions.iter().filter_map(|f| failed.get(f)).cloned().collect();
+            let causes = unit.hardware().filter_map(|f| failed.get(&f)).cloned().collect();
             let health = std::mem::replace(&mut unit.health, Health::Healthy);
             unit.health = health.and(causes);
         }
@@ -173,7 +206,28 @@ impl Unit {
         let group = functions.first().and_then(|f| f.iommu_group);
         let functions: Vec<Bdf> = functions.iter().map(|f| f.address).collect();
         let health = Health::of(machine, &functions);
-        Self { id, functions, group, nodes: nodes.into_iter().collect(), health }
+        Self { id, functions, parent: None, group, nodes: nodes.into_iter().collect(), health }
+    }
+
+    /// Of a mediated device, which is where the function is that it was made of.
+    fn mediated(parent: &PciFunction, device: &MediatedDevice) -> Self {
+        let id = UnitId::Mediated(device.id);
+        Self {
+            id,
+            functions: Vec::new(),
+            parent: Some(parent.address),
+            group: device.iommu_group,
+            nodes: parent.node.into_iter().collect(),
+            health: match device.iommu_group {
+                Some(_) => Health::Healthy,
+                None => Health::Unhealthy(vec![Cause::NoGroup(device.id)]),
+            },
+        }
+    }
+
+    /// The functions that it works by: none of them may fail.
+    pub fn hardware(&self) -> impl Iterator<Item = Bdf> {
+        self.functions.iter().copied().chain(self.parent)
     }
 }
 
@@ -277,7 +331,10 @@ resources:
         let both = offer(vec![gpu.clone(), second.clone()]);
         let one = offer(vec![second.clone()]).after(&both);
         assert_eq!(ids(&one, "example.com/gpu-a.b"), ["0000:31:00.0", "0000:32:00.0"]);
-        assert_eq!(one.resources[0].units[0].health, Health::Unhealthy(vec![Cause::Gone(at("31:00.0"))]));
+        assert_eq!(
+            one.resources[0].units[0].health,
+            Health::Unhealthy(vec![Cause::Gone(UnitId::Function(at("31:00.0")))])
+        );
         assert_eq!(one.resources[0].units[0].nodes, [NodeId(1)], "where it was");
         let still = offer(vec![second.clone()]).after(&one);
         assert_eq!(still, one);
@@ -302,6 +359,37 @@ resources:
         assert_eq!(units[0].health, Health::Unhealthy(vec![Cause::FatalError(at("31:00.0"))]));
         assert!(units[1].health.is_healthy());
         assert_eq!(earlier.clone().failing(&BTreeMap::new()), earlier);
+    }
+
+    #[test]
+    fn mediated_devices_are_units_where_their_function_is_and_fail_with_it() {
+        let text = "apiVersion: pinion.dev/v1alpha1\nkind: DeviceResources\nresources:\n\
+            - {name: example.com/vgpu, select: [{mediatedType: nvidia-222}]}\n";
+        let device = |id: &str, iommu_group| MediatedDevice {
+            id: id.parse().unwrap(),
+            type_id: "nvidia-222".into(),
+            type_name: None,
+            iommu_group,
+        };
+        let (one, other) = ("83c12a25-5f5e-4d4c-9d15-b2a5e7e7a2c1", "0a5f5e25-83c1-4d4c-9d15-b2a5e7e7a2c1");
+        let mut gpu = function("31:00.0", 0x03_0200, 10);
+        gpu.driver = Some("nvidia".into());
+        gpu.mediated_devices = vec![device(other, None), device(one, Some(77))];
+        let names = Resources::parse(text).unwrap();
+        let both = Offer::new(&machine(vec![gpu.clone()]), &names);
+        assert_eq!(ids(&both, "example.com/vgpu"), [other, one]);
+        let units = both.units("example.com/vgpu").unwrap();
+        assert_eq!((units[1].group, units[1].nodes.as_slice()), (Some(77), &[NodeId(1)][..]));
+        assert!(units[1].health.is_healthy(), "its function need not be bound to vfio-pci");
+        assert_eq!(units[0].health.causes()[0].reason(), "NoGroup");
+        let failed = BTreeMap::from([(at("31:00.0"), Cause::NoAnswer(at("31:00.0")))]);
+        let failing = both.clone().failing(&failed);
+        assert!(failing.units("example.com/vgpu").unwrap().iter().all(|u| !u.health.is_healthy()));
+        gpu.mediated_devices.truncate(1);
+        let left = Offer::new(&machine(vec![gpu]), &names).after(&both);
+        assert_eq!(ids(&left, "example.com/vgpu"), [other, one], "what is gone stays known");
+        let gone = left.units("example.com/vgpu").unwrap()[1].health.causes().to_vec();
+        assert_eq!(gone, [Cause::Gone(one.parse().unwrap())]);
     }
 
     #[test]

@@ -96,7 +96,8 @@ mod tests {
     fn unit(number: u8, node: Option<u32>) -> Unit {
         let address = pinion_machine::Bdf::new(0, number, 0, 0).unwrap();
         Unit {
-            id: UnitId(address),
+            id: UnitId::Function(address),
+            parent: None,
             functions: vec![address],
             group: None,
             nodes: node.map(NodeId).into_iter().collect(),

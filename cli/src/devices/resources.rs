@@ -3,7 +3,7 @@
 //! Called by `devices`. Reads the file and the host and changes nothing; what a unit is, and whether it can be given, is
 //! decided in `pinion-device-plugin`, which tells the kubelet the same.
 
-use pinion_device_plugin::{Offer, Unit, UnitId, environment_name};
+use pinion_device_plugin::{Offer, Unit, environment_name};
 use pinion_machine::{Bdf, NodeId};
 use pinion_resources::DEFAULT_PATH;
 use serde::Serialize;
@@ -68,7 +68,7 @@ fn cells(name: &str, unit: &Unit) -> [String; 6] {
         words::or_none(list(unit.nodes.iter())),
         words::or_none(list(unit.group.iter())),
         unit.health.to_string(),
-        list(unit.functions.iter()),
+        words::or_none(list(unit.hardware())),
     ]
 }
 
@@ -100,6 +100,9 @@ struct ResourceItem<'a> {
 #[serde(rename_all = "camelCase")]
 struct DeviceItem<'a> {
     id: String,
+    /// The function that a mediated device was made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<Bdf>,
     functions: &'a [Bdf],
     nodes: &'a [NodeId],
     iommu_groups: &'a [u32],
@@ -111,7 +114,7 @@ impl<'a> ResourceList<'a> {
     fn of(offer: &'a Offer) -> Self {
         let items = offer.resources.iter().map(|resource| ResourceItem {
             name: &resource.name,
-            environment_name: environment_name("PCI_RESOURCE", &resource.name),
+            environment_name: environment_name(&resource.name, &resource.units),
             capacity: resource.units.len(),
             allocatable: resource.units.iter().filter(|u| u.health.is_healthy()).count(),
             devices: resource.units.iter().map(DeviceItem::of).collect(),
@@ -122,14 +125,14 @@ impl<'a> ResourceList<'a> {
 
 impl<'a> DeviceItem<'a> {
     fn of(unit: &'a Unit) -> Self {
-        let UnitId(address) = unit.id;
         let causes = unit.health.causes().iter().map(|cause| Told {
             reason: cause.reason(),
             message: cause.to_string(),
             remedy: cause.remedy(),
         });
         Self {
-            id: address.to_string(),
+            id: unit.id.to_string(),
+            parent: unit.parent,
             functions: &unit.functions,
             nodes: &unit.nodes,
             iommu_groups: unit.group.as_slice(),

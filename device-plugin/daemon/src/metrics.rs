@@ -245,9 +245,9 @@ mod tests {
         let metrics = Metrics::new();
         let [kvm, ..] = SharedNode::of_kubevirt();
         let catalogue = Catalogue { shared: vec![kvm], ..Catalogue::default() };
-        let address = "31:00.0".parse().unwrap();
-        let health = Health::Unhealthy(vec![Cause::Gone(address)]);
-        let news = News::Health { resource: "a.b/c".into(), id: UnitId(address), health };
+        let id = UnitId::Function("31:00.0".parse().unwrap());
+        let health = Health::Unhealthy(vec![Cause::Gone(id)]);
+        let news = News::Health { resource: "a.b/c".into(), id, health };
         metrics.offered(&catalogue, &[news]);
         assert_eq!(metrics.unknown(), ["devices.kubevirt.io/kvm"]);
         let resource = || "devices.kubevirt.io/kvm".to_owned();

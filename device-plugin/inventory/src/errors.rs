@@ -7,12 +7,12 @@
 //! Source: the kernel's `drivers/pci/pcie/err.c` and `drivers/pci/pci-driver.c` (`pci_uevent_ers`);
 //! `Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use pinion_device_plugin::{Cause, Offer};
+use pinion_device_plugin::{Cause, Offer, Unit};
 use pinion_discovery::Uevent;
 use pinion_machine::Bdf;
 
@@ -56,12 +56,14 @@ impl Errors {
     /// Failures of what is offered, as it is now.
     pub(crate) fn of(&mut self, offer: &Offer) -> BTreeMap<Bdf, Cause> {
         let mut all = self.failed.clone();
-        for address in offer.resources.iter().flat_map(|o| &o.units).flat_map(|unit| &unit.functions) {
-            if self.is_silent(*address) {
-                all.insert(*address, Cause::NoAnswer(*address));
+        let hardware = offer.resources.iter().flat_map(|o| &o.units).flat_map(Unit::hardware);
+        // Many mediated devices are of one function.
+        for address in hardware.collect::<BTreeSet<Bdf>>() {
+            if self.is_silent(address) {
+                all.insert(address, Cause::NoAnswer(address));
             }
-            if let Some(count) = self.fatal_errors(*address).filter(|_| !self.failed.contains_key(address)) {
-                self.fatal.insert(*address, count);
+            if let Some(count) = self.fatal_errors(address).filter(|_| !self.failed.contains_key(&address)) {
+                self.fatal.insert(address, count);
             }
         }
         all
@@ -97,7 +99,7 @@ impl Errors {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use pinion_device_plugin::{Health, Offered, Unit, UnitId};
+    use pinion_device_plugin::{Health, Offered, UnitId};
 
     use super::*;
 
@@ -107,7 +109,8 @@ mod tests {
 
     fn offer() -> Offer {
         let unit = Unit {
-            id: UnitId(at()),
+            id: UnitId::Function(at()),
+            parent: None,
             functions: vec![at()],
             group: None,
             nodes: vec![],

@@ -36,7 +36,7 @@ const HEARD: i32 = 300_000;
 /// One change is many messages: what follows at once is read with it.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Subsystems of devices that are given, and of the nodes that are shared.
-static SUBSYSTEMS: [&str; 3] = ["pci", "vfio-dev", "misc"];
+static SUBSYSTEMS: [&str; 4] = ["pci", "vfio-dev", "mdev", "misc"];
 
 /// Where it is read from.
 #[derive(Clone, Debug)]

@@ -75,8 +75,8 @@ mod tests {
     fn catalogue(health: &[Health]) -> Catalogue {
         let units = health.iter().zip(1..).map(|(health, number)| {
             let address = pinion_machine::Bdf::new(0, number, 0, 0).unwrap();
-            let functions = vec![address];
-            Unit { id: UnitId(address), functions, group: None, nodes: vec![], health: health.clone() }
+            let (id, functions) = (UnitId::Function(address), vec![address]);
+            Unit { id, functions, parent: None, group: None, nodes: vec![], health: health.clone() }
         });
         let offered = Offered { name: "a.b/c".into(), units: units.collect() };
         Catalogue { offer: Offer { resources: vec![offered], problems: vec![] }, ..Catalogue::default() }

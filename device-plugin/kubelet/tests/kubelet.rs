@@ -115,7 +115,8 @@ fn unit(number: u8, node: Option<u32>) -> Unit {
     let address = Bdf::new(0, number, 0, 0).unwrap();
     let nodes = node.map(NodeId).into_iter().collect();
     Unit {
-        id: UnitId(address),
+        id: UnitId::Function(address),
+        parent: None,
         functions: vec![address],
         group: Some(u32::from(number)),
         nodes,
@@ -130,7 +131,7 @@ fn catalogue(units: Vec<Unit>) -> Catalogue {
 }
 
 fn gone(unit: Unit) -> Unit {
-    Unit { health: Health::Unhealthy(vec![Cause::Gone(unit.id.0)]), ..unit }
+    Unit { health: Health::Unhealthy(vec![Cause::Gone(unit.id)]), ..unit }
 }
 
 async fn next(list: &mut Streaming<ListAndWatchResponse>) -> Vec<Device> {

@@ -1,6 +1,6 @@
 //! PCI functions of a tree.
 
-use pinion_machine::{Bdf, NodeId, PciFunction, PciLink, Subsystem};
+use pinion_machine::{Bdf, MediatedDevice, NodeId, PciFunction, PciLink, Subsystem};
 
 use crate::config_space::ConfigSpace;
 use crate::host_use::HostUses;
@@ -31,7 +31,7 @@ fn function(
 ) -> Result<Option<PciFunction>, TreeError> {
     let ids = (id16(tree, folder, "vendor")?, id16(tree, folder, "device")?);
     let (Some(vendor), Some(device)) = ids else { return Ok(None) };
-    let os_devices = os_devices::of(tree, folder)?;
+    let (os_devices, mediated_types) = (os_devices::of(tree, folder)?, mediated_types(tree, folder)?);
     let ConfigSpace { msi_vectors, msix_vectors, acs, ats } = ConfigSpace::of(tree, folder);
     Ok(Some(PciFunction {
         address,
@@ -53,7 +53,12 @@ fn function(
         acs,
         ats,
         sriov: sriov::of(tree, folder)?,
-        mediated_types: mediated_types(tree, folder)?,
+        mediated_devices: if mediated_types.is_empty() {
+            Vec::new()
+        } else {
+            mediated_devices(tree, folder)?
+        },
+        mediated_types,
     }))
 }
 
@@ -67,6 +72,20 @@ fn subsystem(tree: &Tree, folder: &str) -> Result<Option<Subsystem>, TreeError> 
 fn mediated_types(tree: &Tree, folder: &str) -> Result<Vec<String>, TreeError> {
     let names = tree.list(&format!("{folder}/mdev_supported_types"))?;
     Ok(names.into_iter().filter(|name| !name.chars().any(char::is_control)).collect())
+}
+
+/// Each has a folder in that of its function, whose driver has types of them.
+fn mediated_devices(tree: &Tree, folder: &str) -> Result<Vec<MediatedDevice>, TreeError> {
+    let device = |name: String| {
+        let (id, folder) = (name.parse().ok()?, format!("{folder}/{name}"));
+        Some(MediatedDevice {
+            id,
+            type_id: tree.link_name(&format!("{folder}/mdev_type"))?,
+            type_name: tree.label(&format!("{folder}/mdev_type/name")),
+            iommu_group: tree.link_name(&format!("{folder}/iommu_group")).and_then(|g| g.parse().ok()),
+        })
+    };
+    Ok(tree.list(folder)?.into_iter().filter_map(device).collect())
 }
 
 fn id16(tree: &Tree, folder: &str, file: &str) -> Result<Option<u16>, TreeError> {

@@ -80,6 +80,25 @@ fn registers_vectors_and_ports_are_read() {
 }
 
 #[test]
+fn mediated_devices_are_known_by_their_function_and_type() {
+    let tree = tree();
+    let real = function(&tree, NVME, "0x030200");
+    let kind = format!("{real}/mdev_supported_types/nvidia-222");
+    tree.file(&format!("{kind}/name"), "GRID T4-1B");
+    let (one, other) = ("83c12a25-5f5e-4d4c-9d15-b2a5e7e7a2c1", "0a5f5e25-83c1-4d4c-9d15-b2a5e7e7a2c1");
+    for id in [one, other] {
+        tree.file(&format!("{real}/{id}/uevent"), "");
+        tree.link(&format!("{real}/{id}/mdev_type"), "../mdev_supported_types/nvidia-222");
+    }
+    tree.link(&format!("{real}/{one}/iommu_group"), "../../../../../kernel/iommu_groups/77");
+    tree.file(&format!("{real}/not-a-uuid/mdev_type/name"), "x");
+    let found = find(&read(&tree), "0000:3b:00.0").mediated_devices;
+    let told: Vec<_> = found.iter().map(|d| (d.id.to_string(), d.type_id.as_str(), d.iommu_group)).collect();
+    assert_eq!(told, [(other.to_owned(), "nvidia-222", None), (one.to_owned(), "nvidia-222", Some(77))]);
+    assert_eq!(found[0].type_name.as_deref(), Some("GRID T4-1B"));
+}
+
+#[test]
 fn virtual_functions_and_their_parent_know_each_other() {
     let tree = tree();
     let parent = function(&tree, NVME, "0x020000");

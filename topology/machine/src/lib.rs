@@ -20,5 +20,8 @@ pub use id::{CoreId, CpuId, DieId, L3Id, NodeId, PackageId};
 pub use machine::{
     Core, Cpu, Distances, HugePagePool, KernelFacts, L3Domain, Machine, Node, Package, Power, Source,
 };
-pub use pci::{Bdf, BdfError, HostUse, PciBar, PciBarKind, PciFunction, PciLink, Sriov, Subsystem};
+pub use pci::{
+    Bdf, BdfError, HostUse, MediatedDevice, MediatedId, MediatedIdError, PciBar, PciBarKind, PciFunction,
+    PciLink, Sriov, Subsystem,
+};
 pub use size::{PageSize, PageSizeError};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::NodeId;
 
@@ -117,6 +118,9 @@ pub struct PciFunction {
     /// Types of mediated devices that it offers (`mdev_supported_types`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mediated_types: Vec<String>,
+    /// Mediated devices that were made of it, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mediated_devices: Vec<MediatedDevice>,
     /// Access Control Services: whether transactions of functions below this port are kept
     /// apart. `None` without the capability, or where nobody may look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,6 +131,65 @@ pub struct PciFunction {
     /// What the host itself uses it for; a function with any is not given away.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uses: Vec<HostUse>,
+}
+
+/// A mediated device: a part of a function that its driver gives away, such as a virtual GPU.
+///
+/// Source: the kernel's `Documentation/driver-api/vfio-mediated-device.rst`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MediatedDevice {
+    /// Its name.
+    pub id: MediatedId,
+    /// Its type, by the name of the type's folder: `nvidia-222`.
+    pub type_id: String,
+    /// What the driver calls that type, where it says so: `GRID T4-1B`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub type_name: Option<String>,
+    /// IOMMU group number; `None` while no driver has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iommu_group: Option<u32>,
+}
+
+/// What a mediated device is called: a UUID, which whoever made it has chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MediatedId(Uuid);
+
+/// Why the name of a mediated device was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a UUID such as 83c12a25-5f5e-4d4c-9d15-b2a5e7e7a2c1")]
+pub struct MediatedIdError(pub String);
+
+impl fmt::Display for MediatedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for MediatedId {
+    type Err = MediatedIdError;
+
+    /// Reads a UUID as the kernel writes it, with dashes.
+    fn from_str(text: &str) -> Result<Self, MediatedIdError> {
+        const LENGTH: usize = 36;
+        let uuid = if text.len() == LENGTH { Uuid::try_parse(text).ok() } else { None };
+        uuid.map(Self).ok_or_else(|| MediatedIdError(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for MediatedId {
+    type Error = MediatedIdError;
+
+    fn try_from(text: String) -> Result<Self, MediatedIdError> {
+        text.parse()
+    }
+}
+
+impl From<MediatedId> for String {
+    fn from(id: MediatedId) -> Self {
+        id.to_string()
+    }
 }
 
 /// Subsystem ids of a PCI function.

@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::{API_VERSION, KIND, Resource, ResourcesError, Selector};
 
+/// What only functions have.
+const OF_FUNCTIONS: [&str; 5] = ["address", "vendor", "device", "class", "driver"];
+
 /// Reads all of it.
 pub(crate) fn read(text: &str) -> Result<Vec<Resource>, Vec<ResourcesError>> {
     let malformed = |message: String| vec![ResourcesError::Malformed(message)];
@@ -80,11 +83,16 @@ impl Reading<'_> {
         if entry.get("select").is_some_and(Value::is_array) && select.is_empty() {
             self.wrong(&below, "nothing is selected: give at least one selector");
         }
-        let selectors = select
+        let selectors: Vec<Selector> = select
             .iter()
             .enumerate()
             .filter_map(|(index, raw)| self.selector(raw, &below.index(index)))
             .collect();
+        if selectors.iter().any(|s| s.mediated_type.is_some())
+            && selectors.iter().any(|s| s.mediated_type.is_none())
+        {
+            self.wrong(&below, "mediated devices and functions have different names: make it two resources");
+        }
         self.known(entry, path, &["name", "bind", "select"]);
         Some(Resource { name, bind, selectors })
     }
@@ -100,8 +108,18 @@ impl Reading<'_> {
             driver: self.field(fields, path, "driver", |value| Ok(text(value))),
             parent: self.field(fields, path, "parent", address),
             node: self.field(fields, path, "node", node),
+            mediated_type: self.field(fields, path, "mediatedType", |value| Ok(text(value))),
         };
-        self.known(fields, path, &["address", "vendor", "device", "class", "driver", "parent", "node"]);
+        if selector.mediated_type.is_some() {
+            for name in OF_FUNCTIONS.iter().filter(|name| fields.contains_key(**name)) {
+                self.wrong(
+                    &path.field(name),
+                    "a mediated device has none; only parent and node go with mediatedType",
+                );
+            }
+        }
+        let names = [&OF_FUNCTIONS[..], &["parent", "node", "mediatedType"]].concat();
+        self.known(fields, path, &names);
         if selector == Selector::default() && self.problems.len() == before {
             self.wrong(path, "an empty selector would select every device");
         }

@@ -8,7 +8,7 @@
 mod file;
 
 use pinion_api::{FieldPath, Position};
-use pinion_machine::{Bdf, Machine, NodeId, PciFunction, Sriov};
+use pinion_machine::{Bdf, Machine, MediatedDevice, NodeId, PciFunction, Sriov};
 
 /// Where the file is.
 pub const DEFAULT_PATH: &str = "/etc/pinion/devices.yaml";
@@ -39,11 +39,11 @@ pub enum ResourcesError {
     },
     /// Two names for one device.
     #[error(
-        "{address} is both {first} and {second}: a device has one name; make their selectors exclude each other"
+        "{device} is both {first} and {second}: a device has one name; make their selectors exclude each other"
     )]
     TwoNames {
         /// The device.
-        address: Bdf,
+        device: String,
         /// One name.
         first: String,
         /// The other.
@@ -75,8 +75,11 @@ struct Selector {
     /// Class code from its first byte on: `03`, `0302` or `030200`.
     class: Option<String>,
     driver: Option<String>,
+    /// Of a virtual function, and of a mediated device.
     parent: Option<Bdf>,
     node: Option<NodeId>,
+    /// Mediated devices of this type, by its id or its name, instead of functions.
+    mediated_type: Option<String>,
 }
 
 impl Resources {
@@ -109,21 +112,45 @@ impl Resources {
         Some(found)
     }
 
+    /// The mediated devices that go by a name, each with the function that it was made of; `None` where the file does not
+    /// have it.
+    #[must_use]
+    pub fn mediated<'m>(
+        &self,
+        name: &str,
+        machine: &'m Machine,
+    ) -> Option<Vec<(&'m PciFunction, &'m MediatedDevice)>> {
+        let resource = self.0.iter().find(|r| r.name == name)?;
+        let all = machine.pci.iter().flat_map(|f| f.mediated_devices.iter().map(move |d| (f, d)));
+        Some(all.filter(|(f, d)| resource.selects_mediated(f, d)).collect())
+    }
+
     /// Devices that have two names on this machine.
     #[must_use]
     pub fn conflicts(&self, machine: &Machine) -> Vec<ResourcesError> {
-        let twice = |function: &PciFunction| {
-            let mut names = self.0.iter().filter(|r| r.selects(function)).map(|r| r.name.clone());
+        let twice = |device: String, selects: &dyn Fn(&Resource) -> bool| {
+            let mut names = self.0.iter().filter(|r| selects(r)).map(|r| r.name.clone());
             let (first, second) = (names.next()?, names.next()?);
-            Some(ResourcesError::TwoNames { address: function.address, first, second })
+            Some(ResourcesError::TwoNames { device, first, second })
         };
-        machine.pci.iter().filter_map(twice).collect()
+        let mut conflicts = Vec::new();
+        for function in &machine.pci {
+            conflicts.extend(twice(function.address.to_string(), &|r| r.selects(function)));
+            for device in &function.mediated_devices {
+                conflicts.extend(twice(device.id.to_string(), &|r| r.selects_mediated(function, device)));
+            }
+        }
+        conflicts
     }
 }
 
 impl Resource {
     fn selects(&self, function: &PciFunction) -> bool {
         self.selectors.iter().any(|s| s.selects(function))
+    }
+
+    fn selects_mediated(&self, parent: &PciFunction, device: &MediatedDevice) -> bool {
+        self.selectors.iter().any(|s| s.selects_mediated(parent, device))
     }
 }
 
@@ -141,6 +168,14 @@ impl Selector {
             && self.driver.as_ref().is_none_or(|d| function.driver.as_ref() == Some(d))
             && self.parent.is_none_or(|p| parent == Some(p))
             && self.node.is_none_or(|n| function.node == Some(n))
+            && self.mediated_type.is_none()
+    }
+
+    fn selects_mediated(&self, parent: &PciFunction, device: &MediatedDevice) -> bool {
+        let is_of = |kind: &String| device.type_id == *kind || device.type_name.as_ref() == Some(kind);
+        self.mediated_type.as_ref().is_some_and(is_of)
+            && self.parent.is_none_or(|p| p == parent.address)
+            && self.node.is_none_or(|n| parent.node == Some(n))
     }
 }
 
@@ -245,6 +280,45 @@ resources:
             said[0].to_string().starts_with("0000:31:00.0 is both example.com/nvme and nvidia.com/GH100")
         );
         assert!(Resources::parse(TEXT).unwrap().conflicts(&machine()).is_empty());
+    }
+
+    #[test]
+    fn mediated_devices_go_by_their_type_and_whose_they_are() {
+        let device = |id: &str, kind: &str| MediatedDevice {
+            id: id.parse().unwrap(),
+            type_id: kind.to_owned(),
+            type_name: Some("GRID T4-1B".to_owned()),
+            iommu_group: Some(7),
+        };
+        let (one, other) = ("83c12a25-5f5e-4d4c-9d15-b2a5e7e7a2c1", "0a5f5e25-83c1-4d4c-9d15-b2a5e7e7a2c1");
+        let mut machine = machine();
+        machine.pci[2].mediated_devices = vec![device(one, "nvidia-222"), device(other, "nvidia-223")];
+        let found = |select: &str| {
+            let text = format!("{}- {{name: a.b/vgpu, select: [{select}]}}\n", TEXT);
+            let resources = Resources::parse(&text).unwrap();
+            assert_eq!(resources.functions("a.b/vgpu", &machine), Some(vec![]));
+            let found = resources.mediated("a.b/vgpu", &machine).unwrap();
+            found.iter().map(|(_, d)| d.id.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(found("{mediatedType: nvidia-222}"), [one]);
+        assert_eq!(found("{mediatedType: GRID T4-1B, node: 0}"), [one, other]);
+        assert!(found("{mediatedType: GRID T4-1B, node: 1}").is_empty());
+        assert!(found("{mediatedType: nvidia-222, parent: '0000:31:00.0'}").is_empty());
+        let named = [("first", "nvidia-222"), ("second", "GRID T4-1B")];
+        let both =
+            named.map(|(name, kind)| format!("- {{name: a.b/{name}, select: [{{mediatedType: {kind}}}]}}\n"));
+        let said = Resources::parse(&format!("{TEXT}{}", both.concat())).unwrap().conflicts(&machine);
+        assert_eq!(said.len(), 1);
+        assert!(
+            said[0].to_string().starts_with(&format!("{one} is both a.b/first and a.b/second")),
+            "{said:?}"
+        );
+        let wrong = "{mediatedType: nvidia-222, vendor: 10de}, {address: '0000:51:00.0'}";
+        let text = format!("{TEXT}- {{name: a.b/vgpu, select: [{wrong}]}}\n");
+        let said: Vec<String> =
+            Resources::parse(&text).unwrap_err().iter().map(ToString::to_string).collect();
+        assert!(said.len() == 2 && said[1].contains("vendor: a mediated device has none"), "{said:?}");
+        assert!(said[0].contains("resources[3].select: mediated devices and functions"), "{said:?}");
     }
 
     proptest! {
