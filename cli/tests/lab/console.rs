@@ -16,7 +16,7 @@ const SILENT: i32 = 9;
 pub(crate) fn wait(lab: &Lab, at: &str, says: &str, limit: Duration) {
     let script = format!(
         "cd {at}; S=; Q=0; while ! grep -q '{says}' console; do kill -0 $(cat pid) || break; N=$(wc -c < console); \
-         [ \"$N\" = \"$S\" ] && Q=$((Q + 1)) || Q=0; S=$N; [ $Q -gt 600 ] && exit {SILENT}; sleep 0.5; done; \
+         [ \"$N\" = \"$S\" ] && Q=$((Q + 1)) || Q=0; S=$N; [ $Q -gt 200 ] && exit {SILENT}; sleep 0.5; done; \
          grep -q '{says}' console && exit 0; tail -c 3000 console; cat log; tail -n 5 /var/log/libvirt/qemu/*.log; exit 1"
     );
     let output = sh(lab, &script, limit);

@@ -246,14 +246,16 @@ impl Keeper {
         let before = document.changes.clone();
         for step in &steps {
             let known = document.changes.get(&step.setting);
-            // What is as it was may be the work of a keeper that was killed before it changed it.
-            let is_known = |r: &Changed| step.found != r.was || self.applied.contains(&step.setting);
+            // It may be the work of a keeper that was killed before it changed it.
+            let is_known =
+                |r: &Changed| !r.is_unfinished(&step.found) || self.applied.contains(&step.setting);
             let by_others = known.is_some_and(|r| step.found != r.wrote && is_known(r));
             if by_others && step.base != step.value {
                 self.note_drift(step, notices);
             }
-            let Step { setting, base: was, value: wrote, .. } = step.clone();
-            document.changes.put(Changed { setting, was, wrote });
+            let Step { setting, base: was, found, value: wrote } = step.clone();
+            let before = (found != was).then_some(found);
+            document.changes.put(Changed { setting, was, wrote, before });
         }
         if document.changes != before {
             save(document)?;
@@ -298,7 +300,7 @@ impl Keeper {
         if let (Setting::HugePages { .. }, Ok(found)) = (&step.setting, self.host.read(&step.setting)) {
             let Step { setting, base: was, .. } = step.clone();
             self.asked.insert(setting.clone(), step.value.clone());
-            document.changes.put(Changed { setting, was, wrote: found });
+            document.changes.put(Changed { setting, was, wrote: found, before: None });
         }
     }
 

@@ -115,8 +115,24 @@ pub struct Changed {
     pub setting: Setting,
     /// What it was.
     pub was: String,
-    /// What was written last.
+    /// What was written last, or is about to be.
     pub wrote: String,
+    /// What had been written before that. It is still there where a keeper was killed in between, and is no wish of another
+    /// process then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+}
+
+impl Changed {
+    /// Whether a value is there because the last change has not been made, or has been made and taken back.
+    pub(super) fn is_unfinished(&self, found: &str) -> bool {
+        self.was == found || self.before.as_deref() == Some(found)
+    }
+
+    /// Whether a value is of our making.
+    pub(super) fn is_ours(&self, found: &str) -> bool {
+        self.wrote == found || self.is_unfinished(found)
+    }
 }
 
 /// A device that was bound to `vfio-pci` for a guest.

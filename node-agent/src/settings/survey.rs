@@ -54,8 +54,7 @@ impl Keeper {
                 Err(_) => continue,
             };
             // Whatever another process made of it meanwhile is what that process wants.
-            let base =
-                record.filter(|r| r.wrote == found || r.was == found).map_or(&found, |r| &r.was).clone();
+            let base = record.filter(|r| r.is_ours(&found)).map_or(&found, |r| &r.was).clone();
             let line = match setting {
                 Setting::Interrupt { irq } => owned.lines.get(&irq).cloned(),
                 _ => None,

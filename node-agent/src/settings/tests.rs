@@ -206,6 +206,30 @@ fn a_keeper_that_was_killed_between_record_and_change_does_no_harm() {
 }
 
 #[test]
+fn a_keeper_that_was_killed_between_two_changes_does_not_take_the_first_for_anothers_wish() {
+    let fake = Fake::new();
+    fake.irq(9, "0-7", "acpi");
+    let first = fake.guest("a", "4-5", vec![]);
+    fake.keeper().settle().unwrap();
+    let second = fake.guest("b", "2-3", vec![]);
+    fake.keeper().settle().unwrap();
+    assert_eq!(fake.affinity(9), "0-1,6-7");
+    // As if the last one had been killed before it wrote.
+    fake.put("proc/irq/9/smp_affinity_list", "0-3,6-7");
+    assert!(fake.keeper().settle().unwrap().is_empty(), "nobody else has changed anything");
+    assert_eq!(fake.affinity(9), "0-1,6-7");
+    // Once more, and the guest for which it was is gone before the next keeper looks.
+    fake.put("proc/irq/9/smp_affinity_list", "0-3,6-7");
+    second.release().unwrap();
+    assert!(fake.keeper().settle().unwrap().is_empty());
+    assert_eq!(fake.affinity(9), "0-3,6-7");
+    first.release().unwrap();
+    fake.keeper().settle().unwrap();
+    assert_eq!(fake.affinity(9), "0-7");
+    assert!(fake.changes().is_empty());
+}
+
+#[test]
 fn changes_of_another_boot_are_forgotten() {
     let fake = Fake::new();
     fake.irq(9, "0-7", "acpi");
