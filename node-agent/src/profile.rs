@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use pinion_api::plain_yaml;
+use pinion_api::{FieldPath, FieldProblem, PlainDocument, PlainFields, PlainReading};
 use pinion_machine::{CpuSet, Machine, NodeId};
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::ledger::LedgerDocument;
 use crate::settings::Knob;
@@ -55,52 +55,8 @@ pub enum ProfileProblem {
     #[error("It must say apiVersion: {API_VERSION} and kind: {KIND}")]
     Kind,
     /// One field is wrong.
-    #[error("{path}: {message}")]
-    Field {
-        /// Its path.
-        path: String,
-        /// What is wrong with it.
-        message: String,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct File {
-    api_version: String,
-    kind: String,
-    #[serde(default)]
-    metadata: Metadata,
-    #[serde(default)]
-    spec: Spec,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Metadata {
-    #[serde(default)]
-    name: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Spec {
-    #[serde(default)]
-    housekeeping: Option<serde_json::Value>,
-    #[serde(default)]
-    dedicated: Option<serde_json::Value>,
-    #[serde(default)]
-    huge_pages: Vec<Pages>,
-    #[serde(default)]
-    knobs: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Pages {
-    node: u32,
-    page_size: String,
-    count: u64,
+    #[error(transparent)]
+    Field(FieldProblem),
 }
 
 impl Default for NodeProfile {
@@ -122,29 +78,15 @@ impl NodeProfile {
     /// All that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, Vec<ProfileProblem>> {
         let malformed = |message: String| vec![ProfileProblem::Malformed(message)];
-        let value = plain_yaml(text).map_err(|problems| malformed(problems.to_string().trim().to_owned()))?;
-        let file: File = serde_json::from_value(value).map_err(|e| malformed(e.to_string()))?;
-        if file.api_version != API_VERSION || file.kind != KIND {
+        let document = PlainDocument::read(text)
+            .map_err(|problems| malformed(problems.to_string().trim().to_owned()))?;
+        let value = document.value();
+        if PlainReading::is_of_another(&value, API_VERSION, KIND) {
             return Err(vec![ProfileProblem::Kind]);
         }
-        let mut problems = Vec::new();
-        let housekeeping = cpus("spec.housekeeping", file.spec.housekeeping, &mut problems);
-        let dedicated = cpus("spec.dedicated", file.spec.dedicated, &mut problems);
-        if let (Some(housekeeping), Some(dedicated)) = (&housekeeping, &dedicated) {
-            let both = housekeeping.intersection(dedicated);
-            if !both.is_empty() {
-                wrong(&mut problems, "spec.dedicated", format!("CPUs {both} are housekeeping too"));
-            }
-        }
-        let pages = (0..).zip(&file.spec.huge_pages);
-        let huge_pages = pages.filter_map(|(i, raw): (u32, _)| kept(i, raw, &mut problems)).collect();
-        let knobs = file.spec.knobs.map_or_else(|| Knob::ALL.into(), |names| knobs(&names, &mut problems));
-        let name = if file.metadata.name.is_empty() { "profile".to_owned() } else { file.metadata.name };
-        if problems.is_empty() {
-            Ok(Self { name, housekeeping, dedicated, huge_pages, knobs })
-        } else {
-            Err(problems)
-        }
+        let mut reading = PlainReading::new(&document);
+        let profile = file(&mut reading, &value).unwrap_or_default();
+        reading.finish(profile).map_err(|problems| problems.into_iter().map(ProfileProblem::Field).collect())
     }
 
     /// CPUs that are never dedicated on a machine; `None` where the profile does not say.
@@ -162,22 +104,25 @@ impl NodeProfile {
     pub fn obstacles(&self, machine: &Machine, ledger: &LedgerDocument) -> Vec<ProfileProblem> {
         let mut problems = Vec::new();
         let online = machine.online();
-        for (path, given) in [("spec.housekeeping", &self.housekeeping), ("spec.dedicated", &self.dedicated)]
-        {
+        for (field, given) in [("housekeeping", &self.housekeeping), ("dedicated", &self.dedicated)] {
             let absent = given.as_ref().map(|g| g.difference(&online)).unwrap_or_default();
             if !absent.is_empty() {
-                wrong(&mut problems, path, format!("CPUs {absent} are not online: there are {online}"));
+                wrong(
+                    &mut problems,
+                    &of_spec(field),
+                    format!("CPUs {absent} are not online: there are {online}"),
+                );
             }
         }
         let reserved = self.reserved(machine);
         if reserved.as_ref().is_some_and(CpuSet::is_empty) {
-            wrong(&mut problems, "spec.dedicated", "no CPU is left for the host".to_owned());
+            wrong(&mut problems, &of_spec("dedicated"), "no CPU is left for the host".to_owned());
         }
         for entry in &ledger.holdings {
             let taken = reserved.as_ref().map(|r| r.intersection(&entry.holding.cpus)).unwrap_or_default();
             if !taken.is_empty() {
                 let message = format!("CPUs {taken} are dedicated to {} until it ends", entry.holding.owner);
-                wrong(&mut problems, "spec.dedicated", message);
+                wrong(&mut problems, &of_spec("dedicated"), message);
             }
         }
         for (index, pages) in self.huge_pages.iter().enumerate() {
@@ -186,62 +131,113 @@ impl NodeProfile {
                 .is_some_and(|n| n.huge_pages.iter().any(|p| p.page_size.bytes() >> 10 == pages.size_kib));
             if !known {
                 let message = format!("node {} has no huge pages of {} KiB", pages.node, pages.size_kib);
-                wrong(&mut problems, &format!("spec.hugePages[{index}]"), message);
+                wrong(&mut problems, &of_spec("hugePages").index(index), message);
             }
         }
         problems
     }
 }
 
-fn wrong(problems: &mut Vec<ProfileProblem>, path: &str, message: String) {
-    problems.push(ProfileProblem::Field { path: path.to_owned(), message });
+fn wrong(problems: &mut Vec<ProfileProblem>, path: &FieldPath, message: String) {
+    let problem = FieldProblem { path: path.clone(), position: None, message };
+    problems.push(ProfileProblem::Field(problem));
+}
+
+/// The path of a field of the spec.
+fn of_spec(field: &str) -> FieldPath {
+    FieldPath::root().field("spec").field(field)
+}
+
+fn file(reading: &mut PlainReading<'_>, value: &Value) -> Option<NodeProfile> {
+    let root = FieldPath::root();
+    let file = reading.object(value, &root)?;
+    for name in ["apiVersion", "kind"] {
+        reading.words(file, &root, name);
+    }
+    reading.known(file, &root, &["apiVersion", "kind", "metadata", "spec"]);
+    let mut profile = NodeProfile { name: "profile".to_owned(), ..NodeProfile::default() };
+    if let Some(metadata) = file.get("metadata").filter(|value| !value.is_null()) {
+        let path = root.field("metadata");
+        let metadata = reading.object(metadata, &path)?;
+        reading.known(metadata, &path, &["name"]);
+        let name = reading.field(metadata, &path, "name", words).filter(|name| !name.is_empty());
+        profile.name = name.unwrap_or(profile.name);
+    }
+    if let Some(spec) = file.get("spec").filter(|value| !value.is_null()) {
+        let spec = reading.object(spec, &root.field("spec"))?;
+        read_spec(reading, spec, &mut profile);
+    }
+    Some(profile)
+}
+
+fn read_spec(reading: &mut PlainReading<'_>, spec: &PlainFields, profile: &mut NodeProfile) {
+    let path = FieldPath::root().field("spec");
+    profile.housekeeping = reading.field(spec, &path, "housekeeping", cpus);
+    profile.dedicated = reading.field(spec, &path, "dedicated", cpus);
+    if let (Some(housekeeping), Some(dedicated)) = (&profile.housekeeping, &profile.dedicated) {
+        let both = housekeeping.intersection(dedicated);
+        if !both.is_empty() {
+            reading.wrong(&path.field("dedicated"), format!("CPUs {both} are housekeeping too"));
+        }
+    }
+    if spec.contains_key("hugePages") {
+        let path = path.field("hugePages");
+        let entries = reading.list(spec.get("hugePages"), &path).iter().enumerate();
+        let kept = entries.filter_map(|(index, entry)| kept(reading, entry, &path.index(index)));
+        profile.huge_pages = kept.collect();
+    }
+    if spec.contains_key("knobs") {
+        let path = path.field("knobs");
+        let mut found = BTreeSet::new();
+        for (index, name) in reading.list(spec.get("knobs"), &path).iter().enumerate() {
+            match serde_json::from_value(name.clone()) {
+                Ok(knob) => drop(found.insert(knob)),
+                Err(_) => {
+                    let known: Vec<String> = Knob::ALL.iter().map(|k| k.id()).collect();
+                    let message = format!("{name} is no switch: there are {}", known.join(", "));
+                    reading.wrong(&path.index(index), message);
+                }
+            }
+        }
+        profile.knobs = found;
+    }
+    reading.known(spec, &path, &["housekeeping", "dedicated", "hugePages", "knobs"]);
+}
+
+fn kept(reading: &mut PlainReading<'_>, value: &Value, path: &FieldPath) -> Option<KeptPages> {
+    let entry = reading.object(value, path)?;
+    reading.known(entry, path, &["node", "pageSize", "count"]);
+    let (node, count) =
+        (reading.needed(entry, path, "node", number), reading.needed(entry, path, "count", number));
+    let size_kib = reading.needed(entry, path, "pageSize", page_size)?;
+    let node = NodeId(u32::try_from(node?).ok()?);
+    Some(KeptPages { node, size_kib, count: count? })
+}
+
+fn words(value: &Value) -> Result<String, String> {
+    value.as_str().map(str::to_owned).ok_or_else(|| format!("must be text, not {value}"))
+}
+
+/// No machine has as many of anything as do not fit into 32 bits.
+fn number(value: &Value) -> Result<u64, String> {
+    let number = value.as_u64().filter(|number| u32::try_from(*number).is_ok());
+    number.ok_or_else(|| format!("must be a number, not {value}"))
+}
+
+/// KiB.
+fn page_size(value: &Value) -> Result<u64, String> {
+    match value.as_str() {
+        Some("2Mi") => Ok(2 << 10),
+        Some("1Gi") => Ok(1 << 20),
+        _ => Err(format!("{value} is neither 2Mi nor 1Gi")),
+    }
 }
 
 /// A list as `0-1,8`; a single CPU is a number in YAML.
-fn cpus(path: &str, value: Option<serde_json::Value>, problems: &mut Vec<ProfileProblem>) -> Option<CpuSet> {
-    let text = match value? {
-        serde_json::Value::Null => return None,
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
-    };
-    match text.parse::<CpuSet>() {
-        Ok(cpus) if !cpus.is_empty() => Some(cpus),
-        _ => {
-            wrong(problems, path, format!("{text:?} is no list of CPUs such as 0-1,8"));
-            None
-        }
-    }
-}
-
-fn kept(index: u32, raw: &Pages, problems: &mut Vec<ProfileProblem>) -> Option<KeptPages> {
-    let size_kib = match raw.page_size.as_str() {
-        "2Mi" => 2 << 10,
-        "1Gi" => 1 << 20,
-        other => {
-            wrong(
-                problems,
-                &format!("spec.hugePages[{index}].pageSize"),
-                format!("{other:?} is neither 2Mi nor 1Gi"),
-            );
-            return None;
-        }
-    };
-    Some(KeptPages { node: NodeId(raw.node), size_kib, count: raw.count })
-}
-
-fn knobs(names: &[String], problems: &mut Vec<ProfileProblem>) -> BTreeSet<Knob> {
-    let mut found = BTreeSet::new();
-    for (index, name) in names.iter().enumerate() {
-        match serde_json::from_value(serde_json::Value::String(name.clone())) {
-            Ok(knob) => drop(found.insert(knob)),
-            Err(_) => {
-                let known: Vec<String> = Knob::ALL.iter().map(|k| k.id()).collect();
-                let message = format!("{name:?} is no switch: there are {}", known.join(", "));
-                wrong(problems, &format!("spec.knobs[{index}]"), message);
-            }
-        }
-    }
-    found
+fn cpus(value: &Value) -> Result<CpuSet, String> {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let cpus = text.parse::<CpuSet>().ok().filter(|cpus| !cpus.is_empty());
+    cpus.ok_or_else(|| format!("{text:?} is no list of CPUs such as 0-1,8"))
 }
 
 #[cfg(test)]
@@ -272,8 +268,16 @@ mod tests {
         let told: Vec<String> =
             NodeProfile::parse(text).unwrap_err().iter().map(ToString::to_string).collect();
         for path in ["spec.housekeeping", "spec.dedicated", "spec.hugePages[0].pageSize", "spec.knobs[0]"] {
-            assert!(told.iter().any(|t| t.starts_with(path)), "{path}: {told:?}");
+            assert!(told.iter().any(|t| t.contains(&format!(": {path}: "))), "{path}: {told:?}");
         }
+        let misspelt = GOOD.replace("dedicated", "dedicatd").replace("count: 64", "count: -1");
+        let told: Vec<String> =
+            NodeProfile::parse(&misspelt).unwrap_err().iter().map(ToString::to_string).collect();
+        let wanted = [
+            "line 5, column 3: spec.dedicatd: unknown field, did you mean \"dedicated\"?",
+            "line 6, column 40: spec.hugePages[0].count: must be a number, not -1",
+        ];
+        assert_eq!(told, wanted);
         for text in ["kind: Pod", "{", "apiVersion: pinion.dev/v1alpha1\nkind: NodeProfile\ncolour: red"] {
             assert!(NodeProfile::parse(text).is_err(), "{text}");
         }

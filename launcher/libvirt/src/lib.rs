@@ -16,7 +16,6 @@ mod process;
 mod repair;
 mod running;
 mod xml;
-mod yaml;
 
 pub use backend::Libvirt;
 pub use domain::{Assets, domain, name};

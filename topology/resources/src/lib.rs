@@ -7,7 +7,7 @@
 
 mod file;
 
-use pinion_api::{FieldPath, Position};
+use pinion_api::FieldProblem;
 use pinion_machine::{Bdf, Machine, MediatedDevice, NodeId, PciFunction, Sriov};
 
 /// Where the file is.
@@ -28,15 +28,8 @@ pub enum ResourcesError {
     #[error("It must say apiVersion: {API_VERSION} and kind: {KIND}")]
     Kind,
     /// One field is wrong.
-    #[error("{}{path}: {message}", at(*position))]
-    Field {
-        /// Its path.
-        path: FieldPath,
-        /// Where it is in the text; where what is missing would be.
-        position: Option<Position>,
-        /// What is wrong with it.
-        message: String,
-    },
+    #[error(transparent)]
+    Field(FieldProblem),
     /// Two names for one device.
     #[error(
         "{device} is both {first} and {second}: a device has one name; make their selectors exclude each other"
@@ -49,10 +42,6 @@ pub enum ResourcesError {
         /// The other.
         second: String,
     },
-}
-
-fn at(position: Option<Position>) -> String {
-    position.map(|position| format!("{position}: ")).unwrap_or_default()
 }
 
 /// Names, and what each stands for.

@@ -19,7 +19,6 @@ use virt::sys;
 
 use super::{ImportError, Imported, MOST_BYTES, import};
 use crate::backend::URI;
-use crate::yaml::yaml;
 
 /// One byte more than is imported: what is longer is refused without having been read whole.
 const LONGEST: u64 = MOST_BYTES as u64 + 1;
@@ -155,7 +154,7 @@ fn describe(name: &str, uri: &str) -> Result<String, ProgramError> {
 fn text(instance: &VirtualMachineInstance, format: Format) -> String {
     let value: Value = serde_json::to_value(instance).unwrap_or_default();
     match format {
-        Format::Yaml => yaml(&value),
+        Format::Yaml => pinion_api::to_yaml(&value),
         Format::Json => format!("{value:#}\n"),
     }
 }

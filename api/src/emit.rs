@@ -11,7 +11,8 @@ const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y"
 const SUFFIXES: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
 /// A document.
-pub(crate) fn yaml(value: &Value) -> String {
+#[must_use]
+pub fn to_yaml(value: &Value) -> String {
     let mut text = String::new();
     block(value, 0, &mut text);
     text
@@ -132,8 +133,8 @@ mod tests {
             "text": "two\nlines\tand \"quotes\" \\ \u{7f}\u{85}\u{2028}\u{feff}\u{1f600} é",
             "key with spaces": {"null": -1},
         });
-        let text = yaml(&value);
-        assert_eq!(pinion_api::plain_yaml(&text).unwrap(), value, "{text}");
+        let text = to_yaml(&value);
+        assert_eq!(crate::plain_yaml(&text).unwrap(), value, "{text}");
     }
 
     #[test]
@@ -141,6 +142,6 @@ mod tests {
         let value =
             json!({"spec": {"list": [{"name": "a", "size": "1Gi"}, {"name": "b"}], "on": {}}, "kind": "VM"});
         let expected = "kind: VM\nspec:\n  list:\n  - name: a\n    size: 1Gi\n  - name: b\n  \"on\": {}\n";
-        assert_eq!(yaml(&value), expected);
+        assert_eq!(to_yaml(&value), expected);
     }
 }
