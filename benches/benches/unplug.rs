@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pinion_benches::side_by_side::{elapsed, must, program, three};
 use pinion_lab::{Cache, Lab};
-use pinion_lab_cluster::{Cluster, ClusterPrograms, Options};
+use pinion_lab_cluster::{Cluster, ClusterPrograms, Options, unpacked};
 use pinion_oci::Image;
 
 const RUNS: usize = 5;
@@ -20,14 +20,9 @@ const NAMES: &str = "apiVersion: pinion.dev/v1alpha1\nkind: DeviceResources\nres
 /// The devices of that name, with QEMU's names. What QEMU has pulled out stays out.
 const DEVICES: [(&str, &str); 2] = [("0000:31:00.0", "device6"), ("0000:32:00.0", "device7")];
 
-const PREPARE: &str = r#"
-at=/run/plugin
-mkdir -p $at && ctr -n k8s.io images mount --rw pinion.dev/bench:1 $at > /dev/null
-for folder in dev sys proc var/lib/kubelet etc/pinion; do
-    mkdir -p $at/$folder && mount --rbind /$folder $at/$folder
-done
-setsid chroot $at /usr/bin/pinion device-plugin > /var/log/plugin.log 2>&1 < /dev/null &
-"#;
+const IMAGE: &str = "pinion.dev/bench:1";
+const PLUGIN: &str =
+    "setsid chroot /run/plugin /usr/bin/pinion device-plugin > /var/log/plugin.log 2>&1 < /dev/null &";
 /// Whether the kubelet would give the device `$a`.
 const ASK: &str =
     "ask() { chroot /run/plugin /usr/bin/pinion devices --pods -o json | grep -q \"\\\"$a\\\"\"; }
@@ -53,7 +48,7 @@ fn main() {
     let node = &cluster.nodes()[0];
     must(node, "mkdir -p /etc/pinion").unwrap();
     node.put("/etc/pinion/devices.yaml", NAMES.as_bytes(), 0o644).unwrap();
-    must(node, PREPARE).unwrap();
+    must(node, &format!("{}{PLUGIN}", unpacked(IMAGE, "/run/plugin"))).unwrap();
     DEVICES.iter().for_each(|(address, _)| drop(script(node, address, BIND)));
     let [(first, _), _] = DEVICES;
     let question = script(node, first, "S=$(now); ask; ask; ask; ask; ask; echo $S $(now)");
@@ -76,7 +71,7 @@ fn main() {
 fn up(folder: &std::path::Path) -> Cluster {
     let archive = folder.join("pinion.tar");
     let program = program("pinion").unwrap();
-    Image::of_program("pinion.dev/bench:1", "/usr/bin/pinion", &program).unwrap().write(&archive).unwrap();
+    Image::of_program(IMAGE, "/usr/bin/pinion", &program).unwrap().write(&archive).unwrap();
     let mut options = Options::of_nodes(1, folder);
     options.files.push(("/var/lib/pinion/images/pinion.tar".into(), archive));
     Cluster::up(&options, &mut |what, after| println!("{what} after {:.1} s", after.as_secs_f32())).unwrap()

@@ -7,7 +7,7 @@
 mod cluster;
 
 use cluster::{LONG, Node, SOON, on_cluster};
-use pinion_lab_cluster::Cluster;
+use pinion_lab_cluster::{Cluster, unpacked};
 
 /// Two devices alone on node 1, two functions in one group on node 0 by a name with a dash and dots, and a drive on node 1;
 /// a network card and virtual functions on node 0.
@@ -31,17 +31,8 @@ resources:
 const SAYS: &str = "grep allowed_list /proc/self/status; tr '\\0' '\\n' < /proc/1/environ; ls /dev/vfio; echo SAID; sleep 3600";
 
 /// Runs the plugin from its image, again and again; it gives devices by CDI.
-const PLUGIN: &str = r#"#!/bin/sh
-set -e
-at=/run/plugin
-mkdir -p $at
-ctr -n k8s.io images mount --rw pinion.dev/pinion:0.1.0 $at
-for folder in dev sys proc var/lib/kubelet etc/pinion etc/cdi; do
-    mkdir -p /$folder $at/$folder
-    mount --rbind /$folder $at/$folder
-done
-setsid sh -c "while :; do chroot $at /usr/bin/pinion device-plugin --cdi /etc/cdi; sleep 0.1; done" > /var/log/plugin.log 2>&1 < /dev/null &
-"#;
+const PLUGIN: &str = "setsid sh -c 'while :; do chroot /run/plugin /usr/bin/pinion device-plugin --cdi /etc/cdi; sleep 0.1; done' \
+    > /var/log/plugin.log 2>&1 < /dev/null &";
 
 fn pod(name: &str, limits: &str) -> String {
     format!(
@@ -210,8 +201,7 @@ fn wrong_file(cluster: &Cluster, node: &Node<'_>) {
 fn killed(cluster: &Cluster, node: &Node<'_>) {
     // The kubelet starts a container that fails ever later: here, a loop starts it at once.
     cluster::in_workspace(cluster, &["delete", "-k", "manifests", "--wait=true"]);
-    node.put("/usr/local/sbin/start-plugin", PLUGIN);
-    node.sh("start-plugin");
+    node.sh(&format!("{}{PLUGIN}", unpacked(cluster::IMAGE, "/run/plugin")));
     node.sh("setsid sh -c 'for i in $(seq 20); do until p=$(pidof pinion); do sleep 0.1; done; sleep 0.5; kill -9 $p; done; \
              touch /run/killed' > /dev/null 2>&1 < /dev/null &");
     let mut rounds = 0;

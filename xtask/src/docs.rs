@@ -8,16 +8,24 @@ use anyhow::{Context, ensure};
 
 use crate::workspace::{cargo, output, root, show};
 
-/// A generated document, and the cargo command that prints it.
-const GENERATED: [(&str, &[&str]); 1] = [(
-    "docs/kubevirt-compatibility.md",
-    &["run", "--quiet", "--locked", "-p", "pinion-api", "--example", "compatibility"],
-)];
+/// Documents that a package's example prints: where each goes, package and example, and what the example is told.
+const GENERATED: [(&str, [&str; 2], &[&str]); 4] = [
+    ("docs/kubevirt-compatibility.md", ["pinion-api", "compatibility"], &[]),
+    ("manifests/crds/virtualmachines.yaml", CRD, &["virtualmachines"]),
+    ("manifests/crds/virtualmachineinstances.yaml", CRD, &["virtualmachineinstances"]),
+    ("manifests/crds/virtualmachineinstancereplicasets.yaml", CRD, &["virtualmachineinstancereplicasets"]),
+];
+const CRD: [&str; 2] = ["pinion-crds", "crd"];
+
+fn generated([package, example]: [&str; 2], words: &[&str]) -> anyhow::Result<String> {
+    let command = ["run", "--quiet", "--locked", "-p", package, "--example", example, "--"];
+    output(&mut cargo(&[&command, words].concat()))
+}
 
 /// Writes what is generated, then rustdoc.
 pub(crate) fn docs() -> anyhow::Result<()> {
-    for (path, words) in GENERATED {
-        let text = output(&mut cargo(words))?;
+    for (path, example, words) in GENERATED {
+        let text = generated(example, words)?;
         fs::write(root().join(path), text).with_context(|| format!("cannot write {path}"))?;
         println!("{path}");
     }
@@ -30,8 +38,8 @@ pub(crate) fn docs() -> anyhow::Result<()> {
 /// Generated documents that are not what would be generated now.
 pub(crate) fn outdated() -> anyhow::Result<Vec<String>> {
     let mut findings = Vec::new();
-    for (path, words) in GENERATED {
-        let now = output(&mut cargo(words))?;
+    for (path, example, words) in GENERATED {
+        let now = generated(example, words)?;
         if fs::read_to_string(root().join(path)).ok().as_ref() != Some(&now) {
             findings.push(format!("{path} is out of date: `cargo xtask docs` writes it"));
         }

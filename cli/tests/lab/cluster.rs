@@ -14,7 +14,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(180);
 /// Long enough for news to go from a node to the API server, which it is told every two seconds.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// As the manifests have it.
-const IMAGE: &str = concat!("pinion.dev/pinion:", env!("CARGO_PKG_VERSION"));
+pub(crate) const IMAGE: &str = concat!("pinion.dev/pinion:", env!("CARGO_PKG_VERSION"));
 
 /// Brings up a cluster and tests on it, where Kubernetes' own programs are there.
 pub(crate) fn on_cluster(name: &str, test: impl FnOnce(&Cluster)) {

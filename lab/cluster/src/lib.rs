@@ -16,5 +16,5 @@ mod relay;
 
 pub use cluster::{Cluster, Options};
 pub use error::ClusterError;
-pub use node::{NodeImage, node_shape};
+pub use node::{NodeImage, node_shape, unpacked};
 pub use programs::ClusterPrograms;

@@ -43,6 +43,19 @@ pub fn node_shape() -> Shape {
     }
 }
 
+/// What the device plugin sees of its node.
+const SEEN: &str = "dev sys proc var/lib/kubelet etc/pinion etc/cdi";
+
+/// Shell commands that unpack an image of a node's to `at`, with the node's folders in it: what is run by `chroot` there is
+/// as in a pod that the device plugin runs in, but started and ended without the kubelet.
+#[must_use]
+pub fn unpacked(image: &str, at: &str) -> String {
+    format!(
+        "set -e; mkdir -p {at}; ctr -n k8s.io images mount --rw {image} {at} > /dev/null\n\
+         for folder in {SEEN}; do mkdir -p /$folder {at}/$folder; mount --rbind /$folder {at}/$folder; done\n"
+    )
+}
+
 /// Who a node is among how many. Numbers start at 1: they end its addresses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
