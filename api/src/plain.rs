@@ -82,16 +82,11 @@ impl<'a> PlainReading<'a> {
         name: &str,
         read: impl Fn(&Value) -> Result<T, String>,
     ) -> Option<T> {
-        match read(fields.get(name).filter(|value| !value.is_null())?) {
-            Ok(value) => Some(value),
-            Err(message) => {
-                self.wrong(&path.field(name), message);
-                None
-            }
-        }
+        let read = read(fields.get(name).filter(|value| !value.is_null())?);
+        read.map_err(|message| self.wrong(&path.field(name), message)).ok()
     }
 
-    /// A field that must be there.
+    /// A field that must be there. One that is null is: `read` says what is wrong with that.
     pub fn needed<T>(
         &mut self,
         fields: &PlainFields,
@@ -99,20 +94,21 @@ impl<'a> PlainReading<'a> {
         name: &str,
         read: impl Fn(&Value) -> Result<T, String>,
     ) -> Option<T> {
-        if !fields.contains_key(name) {
-            self.wrong(&path.field(name), "must be given");
-        }
-        self.field(fields, path, name, read)
+        let read = fields.get(name).map_or_else(|| Err("must be given".to_owned()), read);
+        read.map_err(|message| self.wrong(&path.field(name), message)).ok()
     }
 
     /// Text that must be there.
     pub fn words(&mut self, fields: &PlainFields, path: &FieldPath, name: &str) -> Option<String> {
-        match fields.get(name) {
-            Some(Value::String(text)) => return Some(text.clone()),
-            Some(other) => self.wrong(&path.field(name), format!("must be text, not {other}")),
-            None => self.wrong(&path.field(name), "must be given"),
-        }
-        None
+        self.needed(fields, path, name, Self::text)
+    }
+
+    /// Text, for [`PlainReading::field`].
+    ///
+    /// # Errors
+    /// Where it is none, in words.
+    pub fn text(value: &Value) -> Result<String, String> {
+        value.as_str().map(str::to_owned).ok_or_else(|| format!("must be text, not {value}"))
     }
 
     /// An object.

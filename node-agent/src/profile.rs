@@ -160,7 +160,7 @@ fn file(reading: &mut PlainReading<'_>, value: &Value) -> Option<NodeProfile> {
         let path = root.field("metadata");
         let metadata = reading.object(metadata, &path)?;
         reading.known(metadata, &path, &["name"]);
-        let name = reading.field(metadata, &path, "name", words).filter(|name| !name.is_empty());
+        let name = reading.field(metadata, &path, "name", PlainReading::text).filter(|name| !name.is_empty());
         profile.name = name.unwrap_or(profile.name);
     }
     if let Some(spec) = file.get("spec").filter(|value| !value.is_null()) {
@@ -186,7 +186,7 @@ fn read_spec(reading: &mut PlainReading<'_>, spec: &PlainFields, profile: &mut N
         let kept = entries.filter_map(|(index, entry)| kept(reading, entry, &path.index(index)));
         profile.huge_pages = kept.collect();
     }
-    if spec.contains_key("knobs") {
+    if spec.get("knobs").is_some_and(|names| !names.is_null()) {
         let path = path.field("knobs");
         let mut found = BTreeSet::new();
         for (index, name) in reading.list(spec.get("knobs"), &path).iter().enumerate() {
@@ -210,17 +210,12 @@ fn kept(reading: &mut PlainReading<'_>, value: &Value, path: &FieldPath) -> Opti
     let (node, count) =
         (reading.needed(entry, path, "node", number), reading.needed(entry, path, "count", number));
     let size_kib = reading.needed(entry, path, "pageSize", page_size)?;
-    let node = NodeId(u32::try_from(node?).ok()?);
-    Some(KeptPages { node, size_kib, count: count? })
-}
-
-fn words(value: &Value) -> Result<String, String> {
-    value.as_str().map(str::to_owned).ok_or_else(|| format!("must be text, not {value}"))
+    Some(KeptPages { node: NodeId(node?), size_kib, count: count?.into() })
 }
 
 /// No machine has as many of anything as do not fit into 32 bits.
-fn number(value: &Value) -> Result<u64, String> {
-    let number = value.as_u64().filter(|number| u32::try_from(*number).is_ok());
+fn number(value: &Value) -> Result<u32, String> {
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
     number.ok_or_else(|| format!("must be a number, not {value}"))
 }
 
@@ -278,6 +273,10 @@ mod tests {
             "line 6, column 40: spec.hugePages[0].count: must be a number, not -1",
         ];
         assert_eq!(told, wanted);
+        let null = NodeProfile::parse(&GOOD.replace("count: 64", "count: null")).unwrap_err();
+        assert_eq!(null.len(), 1, "what is left empty is not passed over: {null:?}");
+        let any = NodeProfile::parse(&GOOD.replace("[statInterval, numaBalancing]", "null")).unwrap();
+        assert_eq!(any.knobs, Knob::ALL.into());
         for text in ["kind: Pod", "{", "apiVersion: pinion.dev/v1alpha1\nkind: NodeProfile\ncolour: red"] {
             assert!(NodeProfile::parse(text).is_err(), "{text}");
         }
