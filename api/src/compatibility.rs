@@ -35,20 +35,29 @@ fn collect(ty: &Type, prefix: &str, above: Option<Status>, rows: &mut Vec<FieldR
             for field in object.fields {
                 let dot = if prefix.is_empty() { "" } else { "." };
                 let path = format!("{prefix}{dot}{}", field.name);
-                // What is in a field of libvirt's is so too, unless it says more of itself.
-                let above =
-                    above.filter(|s| !matches!(s, Status::Libvirt(_)) || field.status == Status::Part);
+                // What is in a field of libvirt's, or of clusters, is so too, unless it says more of itself.
+                let above = above.filter(|s| !speaks_for_most(*s) || field.status == Status::Part);
                 let status = above.unwrap_or(field.status);
                 rows.push(FieldRow { path: path.clone(), field, status, own: above.is_none() });
                 let passes_on = matches!(
                     status,
-                    Status::Planned(_) | Status::Refused(_) | Status::System(_) | Status::Libvirt(_)
+                    Status::Planned(_)
+                        | Status::Refused(_)
+                        | Status::System(_)
+                        | Status::Libvirt(_)
+                        | Status::Cluster(_)
+                        | Status::Host(_)
                 );
                 collect(&field.ty, &path, passes_on.then_some(status), rows);
             }
         }
         _ => {}
     }
+}
+
+/// Whether the status of an object holds for its parts only where they say nothing of themselves.
+const fn speaks_for_most(status: Status) -> bool {
+    matches!(status, Status::Libvirt(_) | Status::Cluster(_) | Status::Host(_))
 }
 
 /// Headings and the paths under them; a field goes to the longest that fits.
@@ -103,6 +112,8 @@ page has a row for each of their fields:
 
 - **works**: it does what KubeVirt says, with what the note adds;
 - **libvirt**: it does what KubeVirt says on QEMU, through libvirt ([page](libvirt.md)), and the note says what there is natively;
+- **cluster**: it does what KubeVirt says in a cluster, and the note says what to do on one host, where `pinion run` refuses it;
+- **one host**: the other way round;
 - **planned**: not implemented yet. A spec that uses it is refused, and the error names the path of the field;
 - **refused**: it will not be implemented, for the reason in the note. A spec that uses it is refused likewise;
 - **accepted**: written by the system (server-set metadata, status); taken in a dump and not acted on.
@@ -119,10 +130,11 @@ fn count<'a>(page: &mut String, rows: impl Iterator<Item = &'a FieldRow> + Clone
     let of = |label: &str| rows.clone().filter(|row| label_of(row.status) == label).count();
     _ = writeln!(
         page,
-        "Of {} fields, {} work, {} more with libvirt, {} are planned, {} are refused and {} are accepted.",
+        "Of {} fields, {} work, {} more with libvirt, {} more in a cluster, {} are planned, {} are refused and {} are accepted.",
         rows.clone().count(),
         of("works"),
         of("libvirt"),
+        of("cluster"),
         of("planned"),
         of("refused"),
         of("accepted")
@@ -167,8 +179,14 @@ fn table<'a>(page: &mut String, rows: impl Iterator<Item = &'a FieldRow>) {
 
 fn label_of(status: Status) -> &'static str {
     match status {
-        Status::Works(_) | Status::Only(..) | Status::NativeOnly(..) | Status::Part => "works",
+        Status::Works(_)
+        | Status::Only(..)
+        | Status::NativeOnly(..)
+        | Status::ClusterBoth(..)
+        | Status::Part => "works",
         Status::Libvirt(_) => "libvirt",
+        Status::Cluster(_) => "cluster",
+        Status::Host(_) => "one host",
         Status::Planned(_) => "planned",
         Status::Refused(_) => "refused",
         Status::System(_) => "accepted",
@@ -202,10 +220,18 @@ fn note(row: &FieldRow) -> String {
         Status::NativeOnly(value, why) => format!("`{}` with libvirt: natively, {why}.", !value),
         Status::Libvirt(text) if row.own => format!("Natively, {text}."),
         Status::Libvirt(_) => String::new(),
-        Status::Planned(text) | Status::Refused(text) | Status::System(text) if row.own => {
+        Status::ClusterBoth(value, why) => format!("`{}` in a cluster only: {why}.", !value),
+        Status::Planned(text) | Status::Refused(text) | Status::System(text) | Status::Host(text)
+            if row.own =>
+        {
             format!("{}.", upper_first(text))
         }
-        Status::Planned(_) | Status::Refused(_) | Status::System(_) => String::new(),
+        Status::Cluster(text) if row.own => format!("{}.", upper_first(text)),
+        Status::Planned(_)
+        | Status::Refused(_)
+        | Status::System(_)
+        | Status::Cluster(_)
+        | Status::Host(_) => String::new(),
     };
     let words = match row.field.ty {
         Type::Choice(choice) if row.own => words(choice),
@@ -220,6 +246,8 @@ fn words(choice: &Choice) -> String {
         Status::Planned(text) => format!("`{}` planned ({text})", word.text),
         Status::Refused(text) => format!("`{}` refused ({text})", word.text),
         Status::Libvirt(text) => format!("`{}` with libvirt (natively, {text})", word.text),
+        Status::Cluster(text) => format!("`{}` in a cluster ({text})", word.text),
+        Status::Host(text) => format!("`{}` on one host ({text})", word.text),
         _ => format!("`{}` works", word.text),
     };
     format!("{}.", choice.values.iter().map(label).collect::<Vec<_>>().join("; "))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     Cpu, Disk, DiskTarget, InstanceSpec, InstanceTemplate, Quantity, VcpuMask, VirtualMachine,
-    VirtualMachineInstance, Volume,
+    VirtualMachineInstance, VirtualMachineInstanceReplicaSet, Volume,
 };
 
 /// Bytes in an ordinary page.
@@ -231,6 +231,22 @@ impl VirtualMachineInstance {
     #[must_use]
     pub fn host_name(&self) -> &str {
         self.spec.hostname.as_deref().filter(|name| !name.is_empty()).unwrap_or_else(|| self.name())
+    }
+}
+
+impl VirtualMachineInstanceReplicaSet {
+    /// What each of its instances is, without a name: the API server makes one up.
+    #[must_use]
+    pub fn into_instance(self) -> VirtualMachineInstance {
+        let mut metadata = self.spec.template.metadata.unwrap_or_default();
+        metadata.namespace = self.metadata.namespace;
+        VirtualMachineInstance {
+            api_version: self.api_version,
+            kind: "VirtualMachineInstance".to_owned(),
+            metadata,
+            spec: self.spec.template.spec,
+            status: None,
+        }
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::schema::Status::{Libvirt, Part, Planned, Works};
+use crate::schema::Status::{Cluster, Libvirt, Part, Planned, Works};
 
 /// No firmware.
 const FIRMWARE: &str = "the kernel of the boot disk, or of firmware.kernelBoot, is booted directly";
 /// No registry.
-const REGISTRY: &str = "images are not pulled from a registry; remove it";
+const REGISTRY: &str = "on one host images are not pulled from a registry; remove it";
 /// No tables.
 const SMBIOS: &str = "the guest has no SMBIOS tables";
 
@@ -29,11 +29,11 @@ object! {
 
     "Where kernel and initrd are."
     KernelBootContainer {
-        image "image": String, Works("`file:///DIR`: a directory of this host. An image of a registry is refused until images are pulled."), "Image that holds them.";
+        image "image": String, Works("On one host `file:///DIR`, a directory of it; in a cluster an image that its nodes pull."), "Image that holds them.";
         kernel_path "kernelPath": Option<String>, Works("Required. Never leaves the image's directory."), "Kernel inside the image: bzImage, or vmlinux with a PVH note.";
         initrd_path "initrdPath": Option<String>, Works("Never leaves the image's directory."), "Initrd inside the image.";
-        image_pull_policy "imagePullPolicy": Option<String>, Planned(REGISTRY), "When the image is pulled.";
-        image_pull_secret "imagePullSecret": Option<String>, Planned(REGISTRY), "Credentials of the registry.";
+        image_pull_policy "imagePullPolicy": Option<String>, Cluster(REGISTRY), "When the image is pulled.";
+        image_pull_secret "imagePullSecret": Option<String>, Cluster(REGISTRY), "Credentials of the registry.";
     }
 
     "Firmware that finds the kernel."

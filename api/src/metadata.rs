@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::schema::Status::{Planned, System, Works};
+use crate::schema::Status::{Cluster, System, Works};
 
 /// Why a server-set field is accepted and not acted on.
 const SERVER: &str = "written by the API server; accepted, and not acted on";
@@ -14,7 +14,7 @@ object! {
     "Name, labels and annotations of an object."
     ObjectMeta {
         name "name": Option<String>, Works(""), "Name of the object: a DNS subdomain.";
-        generate_name "generateName": Option<String>, Planned("only an API server makes up names; give metadata.name"), "Prefix of a generated name.";
+        generate_name "generateName": Option<String>, Cluster("only an API server makes up names; give metadata.name"), "Prefix of a generated name.";
         namespace "namespace": Option<String>, Works("`default` where absent."), "Namespace of the object.";
         labels "labels": BTreeMap<String, String>, Works("Kept."), "Labels.";
         annotations "annotations": BTreeMap<String, String>, Works("Kept; hook sidecars are refused."), "Annotations.";

@@ -5,12 +5,13 @@ use serde_json::Value as Json;
 
 use crate::VirtualMachine;
 use crate::VirtualMachineInstance;
+use crate::VirtualMachineInstanceReplicaSet;
 use crate::defaults;
 use crate::node::{Node, ScalarKind, Value};
 use crate::path::{FieldPath, Segment};
 use crate::problem::{DocumentName, Finding, Findings, Position, Problem, ProblemCode, Problems};
 use crate::read;
-use crate::schema::{Schema, Type};
+use crate::schema::{Place, Schema, Type};
 use crate::validate;
 use crate::yaml::{self, RawDocument};
 
@@ -37,32 +38,43 @@ pub enum Document {
     VirtualMachine(Box<VirtualMachine>),
     /// A virtual machine instance.
     VirtualMachineInstance(Box<VirtualMachineInstance>),
+    /// A replica set of instances.
+    ReplicaSet(Box<VirtualMachineInstanceReplicaSet>),
 }
 
 impl Document {
-    /// The instance it makes, with every default filled in.
+    /// The instance it makes, or each of them, with every default filled in.
     #[must_use]
     pub fn into_instance(self) -> VirtualMachineInstance {
         let mut instance = match self {
             Self::VirtualMachine(machine) => machine.into_instance(),
             Self::VirtualMachineInstance(instance) => *instance,
+            Self::ReplicaSet(set) => set.into_instance(),
         };
         defaults::fill_in(&mut instance);
         instance
     }
 }
 
-/// Reads a file: YAML or JSON, one document or several, each a `VirtualMachine`, a
+/// Reads a file for `pinion run`: YAML or JSON, one document or several, each a `VirtualMachine`, a
 /// `VirtualMachineInstance` or a `List` of them.
 ///
 /// # Errors
 /// Every problem of the file at once; then nothing of it is returned.
 pub fn parse(input: impl AsRef<[u8]>) -> Result<Vec<Document>, Problems> {
+    parse_at(Place::Host, input)
+}
+
+/// As [`parse`], of guests that are to run at a place; replica sets are read for a cluster.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_at(place: Place, input: impl AsRef<[u8]>) -> Result<Vec<Document>, Problems> {
     let text = text(input.as_ref())?;
     let mut problems = Vec::new();
     let mut documents = Vec::new();
     for (index, raw) in yaml::documents(text).into_iter().enumerate() {
-        let mut reading = Reading { index, documents: &mut documents, problems: &mut problems };
+        let mut reading = Reading { place, index, documents: &mut documents, problems: &mut problems };
         reading.raw(raw);
         if problems.len() > MOST_PROBLEMS {
             break;
@@ -169,6 +181,7 @@ fn text(input: &[u8]) -> Result<&str, Problems> {
 
 /// Reads one document of a file.
 struct Reading<'a> {
+    place: Place,
     index: usize,
     documents: &'a mut Vec<Document>,
     problems: &'a mut Vec<Problem>,
@@ -210,6 +223,11 @@ impl Reading<'_> {
                 self.documents
                     .extend(instance.map(|instance| Document::VirtualMachineInstance(Box::new(instance))));
             }
+            (Some(API_VERSION), Some("VirtualMachineInstanceReplicaSet")) if self.place == Place::Cluster => {
+                let rules = validate::replica_set;
+                let set = self.typed::<VirtualMachineInstanceReplicaSet>(node, prefix, rules);
+                self.documents.extend(set.map(|set| Document::ReplicaSet(Box::new(set))));
+            }
             _ => self.report(node, prefix, vec![unsupported(node, version, kind)]),
         }
     }
@@ -221,7 +239,7 @@ impl Reading<'_> {
         prefix: &FieldPath,
         rules: fn(&T, &mut Findings),
     ) -> Option<T> {
-        let mut findings = Findings::default();
+        let mut findings = Findings::at_place(self.place);
         let json = match T::TYPE {
             Type::Object(object) => read::object(node, object, &mut findings),
             _ => Json::Null,
@@ -230,24 +248,24 @@ impl Reading<'_> {
             Ok(typed) => typed,
             Err(error) => {
                 findings.add(&FieldPath::root(), ProblemCode::Invalid, format!("cannot be read: {error}"));
-                self.report(node, prefix, findings.0);
+                self.report(node, prefix, findings.list);
                 return None;
             }
         };
-        let mut broken = Findings::default();
+        let mut broken = Findings::at_place(self.place);
         rules(&typed, &mut broken);
         let unread: Vec<FieldPath> = findings
-            .0
+            .list
             .iter()
             .filter(|finding| is_unread(finding))
             .map(|finding| finding.path.clone())
             .collect();
-        broken.0.retain(|finding| !follows(finding, &unread));
-        findings.0.append(&mut broken.0);
-        if findings.0.is_empty() {
+        broken.list.retain(|finding| !follows(finding, &unread));
+        findings.list.append(&mut broken.list);
+        if findings.list.is_empty() {
             return Some(typed);
         }
-        self.report(node, prefix, findings.0);
+        self.report(node, prefix, findings.list);
         None
     }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::FieldPath;
+use crate::schema::Place;
 
 /// Stable code of a [`Problem`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -36,6 +37,10 @@ pub enum ProblemCode {
     Planned,
     /// A field will not be implemented.
     Refused,
+    /// A field that works in a cluster, and not on one host.
+    ClusterOnly,
+    /// A field that works on one host, and not in a cluster.
+    HostOnly,
     /// A value is out of bounds or malformed.
     Invalid,
     /// Two fields contradict each other.
@@ -173,11 +178,25 @@ pub(crate) struct Finding {
     pub(crate) position: Option<Position>,
 }
 
-/// Collects findings.
-#[derive(Debug, Default)]
-pub(crate) struct Findings(pub(crate) Vec<Finding>);
+/// Collects findings about a document.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    /// Where its guest is to run.
+    pub(crate) place: Place,
+    pub(crate) list: Vec<Finding>,
+}
 
 impl Findings {
+    /// None yet, of a guest that is to run there.
+    pub(crate) const fn at_place(place: Place) -> Self {
+        Self { place, list: Vec::new() }
+    }
+
+    /// Whether its guest is to run in a cluster.
+    pub(crate) fn in_cluster(&self) -> bool {
+        self.place == Place::Cluster
+    }
+
     /// Adds one whose place in the text follows from its path.
     pub(crate) fn add(&mut self, path: &FieldPath, code: ProblemCode, message: impl Into<String>) {
         self.at(path, code, message, None);
@@ -191,6 +210,6 @@ impl Findings {
         message: impl Into<String>,
         position: Option<Position>,
     ) {
-        self.0.push(Finding { path: path.clone(), code, message: message.into(), position });
+        self.list.push(Finding { path: path.clone(), code, message: message.into(), position });
     }
 }

@@ -7,7 +7,7 @@ use crate::node::{Entry, Node, Scalar, ScalarKind, Value, shorten};
 use crate::path::FieldPath;
 use crate::problem::{Findings, ProblemCode};
 use crate::quantity::Quantity;
-use crate::schema::{Choice, Field, Object, Status, Type};
+use crate::schema::{Choice, Field, Object, Place, Status, Type};
 
 /// Whether what is read belongs to something that is already refused as a whole.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,17 +94,22 @@ impl Reader<'_> {
         }
         if matches!(field.status, Status::System(_)) {
             // Not acted on, so a value that cannot be read is no problem of the user's.
-            let mut unheard = Findings::default();
+            let mut unheard = Findings::at_place(self.findings.place);
             let value =
                 Reader { findings: &mut unheard }.value(&entry.value, &field.ty, path, Context::Refused);
-            return value.filter(|_| unheard.0.is_empty());
+            return value.filter(|_| unheard.list.is_empty());
         }
         let mut below = context;
         if context == Context::Live {
-            match field.status {
-                Status::Planned(_) | Status::Refused(_) if asks_for_nothing(&entry.value, &field.ty) => {}
-                Status::Planned(text) | Status::Refused(text) => {
-                    self.not_done(field.status, text, path, entry);
+            match field.status.at(self.findings.place) {
+                Status::Planned(_) | Status::Refused(_) | Status::Cluster(_) | Status::Host(_)
+                    if asks_for_nothing(&entry.value, &field.ty) => {}
+                Status::Planned(text)
+                | Status::Refused(text)
+                | Status::Cluster(text)
+                | Status::Host(text) => {
+                    let (code, lead) = missing(field.status);
+                    self.findings.at(path, code, format!("{lead}: {text}"), entry.at);
                     below = Context::Refused;
                 }
                 Status::Only(works, why) => {
@@ -115,6 +120,7 @@ impl Reader<'_> {
                     }
                 }
                 Status::Works(_)
+                | Status::ClusterBoth(..)
                 | Status::Libvirt(_)
                 | Status::NativeOnly(..)
                 | Status::Part
@@ -122,14 +128,6 @@ impl Reader<'_> {
             }
         }
         self.value(&entry.value, &field.ty, path, below)
-    }
-
-    fn not_done(&mut self, status: Status, text: &str, path: &FieldPath, entry: &Entry) {
-        let (code, lead) = match status {
-            Status::Planned(_) => (ProblemCode::Planned, "not implemented yet"),
-            _ => (ProblemCode::Refused, "refused"),
-        };
-        self.findings.at(path, code, format!("{lead}: {text}"), entry.at);
     }
 
     fn map(&mut self, node: &Node, item: &Type, path: &FieldPath, context: Context) -> Option<Json> {
@@ -196,7 +194,8 @@ impl Reader<'_> {
         };
         let Some(word) = choice.values.iter().find(|word| word.text == text) else {
             let words: Vec<_> = choice.values.iter().map(|word| word.text).collect();
-            let message = format!("unknown value {:?}, use one of {}", shorten(text), works_first(choice));
+            let working = working(choice, self.findings.place);
+            let message = format!("unknown value {:?}, use one of {working}", shorten(text));
             let message = match nearest(text, words.iter().copied()) {
                 Some(near) => format!("unknown value {:?}, did you mean {near:?}?", shorten(text)),
                 None => message,
@@ -205,14 +204,10 @@ impl Reader<'_> {
             return None;
         };
         if context == Context::Live {
-            match word.status {
-                Status::Planned(why) => {
-                    let message = format!("{text:?} is not implemented yet: {why}");
-                    self.findings.at(path, ProblemCode::Planned, message, node.at);
-                }
-                Status::Refused(why) => {
-                    let message = format!("{text:?} is refused: {why}");
-                    self.findings.at(path, ProblemCode::Refused, message, node.at);
+            match word.status.at(self.findings.place) {
+                Status::Planned(why) | Status::Refused(why) | Status::Cluster(why) | Status::Host(why) => {
+                    let (code, lead) = missing(word.status);
+                    self.findings.at(path, code, format!("{text:?} is {lead}: {why}"), node.at);
                 }
                 _ => {}
             }
@@ -292,6 +287,16 @@ impl Reader<'_> {
     }
 }
 
+/// What is said first of a field or word that does not work where the guest is to run.
+const fn missing(status: Status) -> (ProblemCode, &'static str) {
+    match status {
+        Status::Planned(_) => (ProblemCode::Planned, "not implemented yet"),
+        Status::Cluster(_) => (ProblemCode::ClusterOnly, "for clusters only"),
+        Status::Host(_) => (ProblemCode::HostOnly, "for `pinion run` on one host only"),
+        _ => (ProblemCode::Refused, "refused"),
+    }
+}
+
 /// Whether a value of a field that is not implemented asks for nothing: off, empty or none.
 fn asks_for_nothing(node: &Node, ty: &Type) -> bool {
     match (&node.value, ty) {
@@ -334,12 +339,12 @@ fn parse_integer(text: &str) -> Option<i128> {
     magnitude.ok()?.checked_mul(sign)
 }
 
-/// The words of a choice that work.
-fn works_first(choice: &Choice) -> String {
+/// The words of a choice that work there.
+fn working(choice: &Choice, place: Place) -> String {
     let works: Vec<_> = choice
         .values
         .iter()
-        .filter(|word| matches!(word.status, Status::Works(_)))
+        .filter(|word| matches!(word.status.at(place), Status::Works(_)))
         .map(|word| word.text)
         .collect();
     works.join(", ")

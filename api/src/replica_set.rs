@@ -2,7 +2,7 @@
 
 use crate::metadata::ObjectMeta;
 use crate::scheduling::LabelSelector;
-use crate::schema::Status::Works;
+use crate::schema::Status::{System, Works};
 use crate::status::ReplicaSetStatus;
 use crate::vm::InstanceTemplate;
 
@@ -13,7 +13,7 @@ object! {
         kind "kind": String, Works("`VirtualMachineInstanceReplicaSet`."), "Kind.";
         metadata "metadata": ObjectMeta, Works(""), "Name, labels and annotations.";
         spec "spec": ReplicaSetSpec, Works(""), "What it is.";
-        status "status": Option<ReplicaSetStatus>, Works(""), "What became of it.";
+        status "status": Option<ReplicaSetStatus>, System("written by the system; accepted in a dump and not read"), "What became of it.";
     }
 
     "What a replica set is."

@@ -1,16 +1,17 @@
-//! Choosing a node: affinity, tolerations, spreading, claims. Cluster matters; typed and not
-//! done on one host.
+//! Choosing a node: affinity, tolerations, spreading, claims. Matters of a
+//! cluster; refused on one host.
 
 use std::collections::BTreeMap;
 
-use crate::schema::Status::Part;
+use crate::schema::Status::{Part, Planned};
+use crate::vmi::NEIGHBOURS;
 
 object! {
     "Which nodes and neighbours a guest wants."
     Affinity {
         node_affinity "nodeAffinity": Option<NodeAffinity>, Part, "Nodes.";
-        pod_affinity "podAffinity": Option<PodAffinity>, Part, "Neighbours to be near.";
-        pod_anti_affinity "podAntiAffinity": Option<PodAffinity>, Part, "Neighbours to be far from.";
+        pod_affinity "podAffinity": Option<PodAffinity>, Planned(NEIGHBOURS), "Neighbours to be near.";
+        pod_anti_affinity "podAntiAffinity": Option<PodAffinity>, Planned(NEIGHBOURS), "Neighbours to be far from.";
     }
 
     "Which nodes a guest wants."
@@ -110,5 +111,38 @@ object! {
         name "name": String, Part, "Name in this spec.";
         resource_claim_name "resourceClaimName": Option<String>, Part, "A claim that exists.";
         resource_claim_template_name "resourceClaimTemplateName": Option<String>, Part, "A template to make one from.";
+    }
+}
+
+impl LabelSelector {
+    /// Whether labels pass all of its tests.
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let exact = |(key, value): (&String, &String)| labels.get(key) == Some(value);
+        self.match_labels.iter().all(exact)
+            && self
+                .match_expressions
+                .iter()
+                .all(|test| test.passes(labels.get(&test.key).map(String::as_str)))
+    }
+}
+
+impl Requirement {
+    /// Whether the value of its key passes, `None` being no such key. An operator that is unknown is never passed.
+    ///
+    /// Source: Kubernetes' `NodeSelectorRequirement` and `LabelSelectorRequirement`.
+    #[must_use]
+    pub fn passes(&self, value: Option<&str>) -> bool {
+        let is_among = |value: &str| self.values.iter().any(|known| known == value);
+        let number = |text: &str| text.parse::<i64>().ok();
+        let bound = || self.values.first().and_then(|text| number(text));
+        match (self.operator.as_str(), value) {
+            ("In", Some(value)) => is_among(value),
+            ("NotIn", Some(value)) => !is_among(value),
+            ("NotIn" | "DoesNotExist", None) | ("Exists", Some(_)) => true,
+            ("Gt", Some(value)) => number(value).zip(bound()).is_some_and(|(value, bound)| value > bound),
+            ("Lt", Some(value)) => number(value).zip(bound()).is_some_and(|(value, bound)| value < bound),
+            _ => false,
+        }
     }
 }

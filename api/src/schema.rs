@@ -85,6 +85,16 @@ pub struct Word {
     pub status: Status,
 }
 
+/// Where a guest is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// On this host, by `pinion run`.
+    #[default]
+    Host,
+    /// On some node of a cluster, in a pod.
+    Cluster,
+}
+
 /// How far a field, or a word of a choice, is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -96,6 +106,12 @@ pub enum Status {
     Libvirt(&'static str),
     /// A boolean of which the native virtual machine monitor has one value, and QEMU both; why.
     NativeOnly(bool, &'static str),
+    /// It does what it says in a cluster: what to do on one host.
+    Cluster(&'static str),
+    /// A boolean of which one host has one value, and a cluster both; why.
+    ClusterBoth(bool, &'static str),
+    /// It does what it says on one host: what to do in a cluster.
+    Host(&'static str),
     /// It will not be done; why, and what to use instead.
     Refused(&'static str),
     /// It is not done yet; what to do until then.
@@ -104,6 +120,20 @@ pub enum Status {
     Part,
     /// Written by the system; accepted in a dump and not read.
     System(&'static str),
+}
+
+impl Status {
+    /// What it comes to at a place: there it works, or is missing.
+    #[must_use]
+    pub const fn at(self, place: Place) -> Self {
+        match (self, place) {
+            (Self::ClusterBoth(value, why), Place::Host) => Self::Only(value, why),
+            (Self::Cluster(_) | Self::ClusterBoth(..), Place::Cluster) | (Self::Host(_), Place::Host) => {
+                Self::Works("")
+            }
+            _ => self,
+        }
+    }
 }
 
 impl Object {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::data_volume::DataVolumeTemplate;
 use crate::metadata::ObjectMeta;
-use crate::schema::Status::{Only, Part, Planned, Refused, System, Works};
+use crate::schema::Status::{Cluster, ClusterBoth, Part, Planned, Refused, System, Works};
 use crate::vmi::InstanceSpec;
 
 /// Instance types are objects of the cluster.
@@ -26,8 +26,8 @@ object! {
 
     "What a virtual machine is."
     VirtualMachineSpec {
-        running "running": Option<bool>, Only(false, RESTART), "Whether it runs (deprecated in favour of `runStrategy`).";
-        run_strategy "runStrategy": Option<RunStrategy>, Works("`pinion run` is the start that it speaks of."), "When it runs.";
+        running "running": Option<bool>, ClusterBoth(false, RESTART), "Whether it runs (deprecated in favour of `runStrategy`).";
+        run_strategy "runStrategy": Option<RunStrategy>, Works("On one host, `pinion run` is the start that it speaks of."), "When it runs.";
         instancetype "instancetype": Option<Matcher>, Planned(INSTANCETYPE), "Instance type to take CPU and memory from.";
         preference "preference": Option<Matcher>, Planned(INSTANCETYPE), "Preference to take device choices from.";
         template "template": InstanceTemplate, Works(""), "The instance it makes.";
@@ -54,11 +54,11 @@ object! {
 choice! {
     "When a virtual machine runs."
     RunStrategy {
-        Always "Always", Planned(RESTART), "Always; started again however it ends.";
-        RerunOnFailure "RerunOnFailure", Planned(RESTART), "Started again if it fails.";
+        Always "Always", Cluster(RESTART), "Always; started again however it ends.";
+        RerunOnFailure "RerunOnFailure", Cluster(RESTART), "Started again if it fails.";
         Once "Once", Works(""), "Once.";
         Manual "Manual", Works(""), "When it is told to.";
-        Halted "Halted", Works(""), "When it is told to; `pinion run` tells it.";
+        Halted "Halted", Works(""), "Not, until this is changed; on one host `pinion run` runs it.";
         WaitAsReceiver "WaitAsReceiver", Refused("there is no live migration"), "As the target of a migration.";
     }
 }

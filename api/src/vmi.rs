@@ -9,11 +9,13 @@ use crate::metadata::ObjectMeta;
 use crate::network::Network;
 use crate::probe::{AccessCredential, Probe};
 use crate::scheduling::{Affinity, DnsConfig, ResourceClaim, Toleration, TopologySpreadConstraint};
-use crate::schema::Status::{Planned, Refused, System, Works};
+use crate::schema::Status::{Cluster, Planned, Refused, System, Works};
 use crate::volume::{UtilityVolume, Volume};
 
 /// Choosing a node.
 const CLUSTER: &str = "it chooses among the nodes of a cluster; on one host remove it";
+/// Neighbours.
+pub(crate) const NEIGHBOURS: &str = "which guests are on a node already is not weighed when one is chosen; use nodeSelector or affinity.nodeAffinity";
 /// The pod around a guest.
 const POD: &str = "it is about the pod around the guest, and on one host there is none; remove it";
 /// Probes.
@@ -37,20 +39,20 @@ object! {
         networks "networks": Vec<Network>, Works(""), "What its interfaces are connected to.";
         volumes "volumes": Vec<Volume>, Works(""), "What its disks hold.";
         termination_grace_period_seconds "terminationGracePeriodSeconds": Option<i64>, Works("30 where absent; 0 forces at once."), "Seconds from the power button to force.";
-        hostname "hostname": Option<String>, Works("Told to the guest by `cloudInitNoCloud`, which must be there; the instance's name where absent."), "Host name inside the guest.";
+        hostname "hostname": Option<String>, Works("Told to the guest by `cloudInitNoCloud`, which must be there on one host, and by DHCP in a cluster; the instance's name where absent."), "Host name inside the guest.";
         architecture "architecture": Option<Architecture>, Works(""), "Architecture of the guest.";
         eviction_strategy "evictionStrategy": Option<EvictionStrategy>, Works(""), "What happens when its node is drained.";
         start_strategy "startStrategy": Option<String>, Planned("a guest starts running; remove it"), "`Paused`: stop before the first instruction.";
-        node_selector "nodeSelector": BTreeMap<String, String>, Planned(CLUSTER), "Labels its node must have.";
-        affinity "affinity": Option<Affinity>, Planned(CLUSTER), "Nodes and neighbours it wants.";
-        scheduler_name "schedulerName": Option<String>, Planned(CLUSTER), "Scheduler that chooses its node.";
-        tolerations "tolerations": Vec<Toleration>, Planned(CLUSTER), "Taints it tolerates.";
-        topology_spread_constraints "topologySpreadConstraints": Vec<TopologySpreadConstraint>, Planned(CLUSTER), "How guests spread over nodes.";
-        priority_class_name "priorityClassName": Option<String>, Planned(CLUSTER), "Its priority in a full cluster.";
-        service_account_name "serviceAccountName": Option<String>, Planned(POD), "Service account of its pod.";
-        subdomain "subdomain": Option<String>, Planned(POD), "Domain of its name in the cluster.";
-        dns_policy "dnsPolicy": Option<String>, Planned(POD), "Where its pod gets name resolution from.";
-        dns_config "dnsConfig": Option<DnsConfig>, Planned(POD), "Name resolution of its pod.";
+        node_selector "nodeSelector": BTreeMap<String, String>, Cluster(CLUSTER), "Labels its node must have.";
+        affinity "affinity": Option<Affinity>, Cluster(CLUSTER), "Nodes and neighbours it wants.";
+        scheduler_name "schedulerName": Option<String>, Planned("Pinion chooses the node, and the scheduler only binds the pod to it; remove it"), "Scheduler that chooses its node.";
+        tolerations "tolerations": Vec<Toleration>, Cluster(CLUSTER), "Taints it tolerates.";
+        topology_spread_constraints "topologySpreadConstraints": Vec<TopologySpreadConstraint>, Planned(NEIGHBOURS), "How guests spread over nodes.";
+        priority_class_name "priorityClassName": Option<String>, Cluster(CLUSTER), "Its priority in a full cluster.";
+        service_account_name "serviceAccountName": Option<String>, Planned("the guest gets no token of the cluster; remove it"), "Service account of its pod.";
+        subdomain "subdomain": Option<String>, Cluster(POD), "Domain of its name in the cluster.";
+        dns_policy "dnsPolicy": Option<String>, Cluster(POD), "Where its pod gets name resolution from.";
+        dns_config "dnsConfig": Option<DnsConfig>, Cluster(POD), "Name resolution of its pod.";
         utility_volumes "utilityVolumes": Vec<UtilityVolume>, Planned("memory dumps and backups are not done; remove it"), "Volumes for dumps and backups.";
         access_credentials "accessCredentials": Vec<AccessCredential>, Planned("secrets live in a cluster; put keys and passwords into cloudInitNoCloud user data"), "Keys and passwords put into the guest.";
         liveness_probe "livenessProbe": Option<Probe>, Planned(PROBE), "Whether it must be started again.";

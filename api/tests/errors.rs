@@ -62,7 +62,7 @@ fn all_problems_are_reported_in_the_order_of_the_file() {
          spec.domain.cpu.threads: must be an integer, but is the text \"two\" (line 6, column 32)\n\
          spec.domain.memory.guest: \"lots\": not a quantity: write a number with an optional suffix, such as 512Mi, \
          1.5Gi, 64M or 100m (line 7, column 21)\n\
-         spec.domain.devices.interfaces[0].masquerade: not implemented yet: there is no pod network on one host; \
+         spec.domain.devices.interfaces[0].masquerade: for clusters only: there is no pod network on one host; \
          use a multus network whose networkName is a tap or bridge of this host, with a bridge interface \
          (line 11, column 32)"
     );
@@ -300,7 +300,7 @@ fn a_guest_needs_a_kernel_of_this_host() {
     assert_eq!(
         answer(boot, "{container: {image: quay.io/a/b, kernelPath: vmlinuz}}"),
         format!(
-            "{path}.image: not implemented yet: images are not pulled from a registry; unpack it, and use file:///DIR"
+            "{path}.image: for clusters only: on one host images are not pulled from a registry; unpack it, and use file:///DIR"
         )
     );
     assert_eq!(

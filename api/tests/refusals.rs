@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's own tools may fail it")]
 
 use pinion_api::schema::{Schema, Status, Type};
-use pinion_api::{FieldPath, ProblemCode, VirtualMachine, VirtualMachineInstance, fields, parse};
+use pinion_api::{FieldPath, FieldRow, ProblemCode, VirtualMachine, VirtualMachineInstance, fields, parse};
 use serde_json::{Value, json};
 
 fn instance() -> Value {
@@ -99,14 +99,23 @@ fn assert_refused(document: &Value, place: &FieldPath, codes: &[ProblemCode], ex
     assert!(found, "{place}: {problems}");
 }
 
-const NOT_DONE: [ProblemCode; 2] = [ProblemCode::Planned, ProblemCode::Refused];
+const NOT_DONE: [ProblemCode; 3] = [ProblemCode::Planned, ProblemCode::Refused, ProblemCode::ClusterOnly];
+
+/// Whether a field above that one is refused on one host, so that what is inside it is not looked at.
+fn is_in_clusters_only(root: &Type, path: &str) -> bool {
+    let above =
+        |row: &FieldRow| path.strip_prefix(&row.path).is_some_and(|rest| rest.starts_with(['.', '[']));
+    fields(root, "").iter().any(|row| row.own && matches!(row.status, Status::Cluster(_)) && above(row))
+}
 
 fn check(root: &Type, document: fn() -> Value) {
     let mut checked = 0;
     for row in fields(root, "") {
         let (exactly, value) = match row.status {
-            Status::Planned(_) | Status::Refused(_) => (row.own, some(&row.field.ty)),
-            Status::Only(works, _) => (true, json!(!works)),
+            Status::Planned(_) | Status::Refused(_) | Status::Cluster(_) => {
+                (row.own && !is_in_clusters_only(root, &row.path), some(&row.field.ty))
+            }
+            Status::Only(works, _) | Status::ClusterBoth(works, _) => (true, json!(!works)),
             _ => continue,
         };
         let mut document = document();
@@ -144,7 +153,7 @@ fn each_refused_word_is_refused_by_the_path_of_its_field() {
             for word in choice.values {
                 let mut document = document();
                 let place = put(&mut document, &root, &row.path, json!(word.text));
-                if matches!(word.status, Status::Planned(_) | Status::Refused(_)) {
+                if matches!(word.status, Status::Planned(_) | Status::Refused(_) | Status::Cluster(_)) {
                     assert_refused(&document, &place, &NOT_DONE, true);
                 }
             }
@@ -163,8 +172,9 @@ fn a_planned_field_that_asks_for_nothing_is_no_problem() {
             _ => Value::Null,
         };
         if row.own
-            && matches!(row.status, Status::Planned(_) | Status::Refused(_))
+            && matches!(row.status, Status::Planned(_) | Status::Refused(_) | Status::Cluster(_))
             && !row.path.contains("[]")
+            && !is_in_clusters_only(&VirtualMachineInstance::TYPE, &row.path)
         {
             let mut document = instance();
             // Naming these timers and features asks for them.

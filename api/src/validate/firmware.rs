@@ -12,8 +12,13 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
     let path = path.field("domain.firmware.kernelBoot");
     let Some(boot) = spec.domain.firmware.as_ref().and_then(|firmware| firmware.kernel_boot.as_ref()) else {
         if spec.boot_disk().is_none() {
-            let message = "required: there is nothing to boot; add a disk with a hostDisk volume, or give a kernel \
-                           in container: {image: \"file:///DIR\", kernelPath: vmlinuz}";
+            let message = if findings.in_cluster() {
+                "required: there is nothing to boot; add a disk with a volume that holds a system, such as \
+                 containerDisk, or give a kernel in container: {image: IMAGE, kernelPath: /vmlinuz}"
+            } else {
+                "required: there is nothing to boot; add a disk with a hostDisk volume, or give a kernel in container: \
+                 {image: \"file:///DIR\", kernelPath: vmlinuz}"
+            };
             findings.add(&path, ProblemCode::Required, message);
         }
         return;
@@ -41,15 +46,18 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
 }
 
 fn container(boot: &KernelBootContainer, path: &FieldPath, findings: &mut Findings) {
-    if !boot.image.is_empty() && boot.directory().is_none() {
+    let is_local = boot.image.starts_with("file:");
+    if findings.in_cluster() && is_local {
+        let message = "for `pinion run` on one host only: name an image that nodes of the cluster pull";
+        findings.add(&path.field("image"), ProblemCode::HostOnly, message);
+    } else if !findings.in_cluster() && !boot.image.is_empty() && boot.directory().is_none() {
         let path = path.field("image");
-        if boot.image.starts_with("file:") {
+        if is_local {
             let message = "must be file:///DIR with an absolute directory of this host, without ..";
             findings.add(&path, ProblemCode::Invalid, message);
         } else {
-            let message =
-                "not implemented yet: images are not pulled from a registry; unpack it, and use file:///DIR";
-            findings.add(&path, ProblemCode::Planned, message);
+            let message = "for clusters only: on one host images are not pulled from a registry; unpack it, and use file:///DIR";
+            findings.add(&path, ProblemCode::ClusterOnly, message);
         }
     }
     if boot.kernel_path.as_deref().unwrap_or_default().is_empty() {

@@ -13,11 +13,14 @@ mod memory;
 mod names;
 mod network;
 mod platform;
+mod replica_set;
 mod storage;
 
 use crate::path::FieldPath;
 use crate::problem::{Findings, ProblemCode};
-use crate::{InstanceSpec, ObjectMeta, VirtualMachine, VirtualMachineInstance};
+use crate::{
+    InstanceSpec, ObjectMeta, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceReplicaSet,
+};
 
 /// Annotation that asks for programs around the guest.
 const HOOK_SIDECARS: &str = "hooks.kubevirt.io/hookSidecars";
@@ -36,7 +39,8 @@ pub(crate) fn virtual_machine(machine: &VirtualMachine, findings: &mut Findings)
             findings.add(&path.field("running"), ProblemCode::Conflict, message);
         }
         (None, None) => {
-            findings.add(&path.field("runStrategy"), ProblemCode::Required, "required: use Once or Manual");
+            let words = if findings.in_cluster() { "Always or Manual" } else { "Once or Manual" };
+            findings.add(&path.field("runStrategy"), ProblemCode::Required, format!("required: use {words}"));
         }
         _ => {}
     }
@@ -54,6 +58,22 @@ pub(crate) fn virtual_machine(machine: &VirtualMachine, findings: &mut Findings)
             }
         }
         annotations(inner, &below, findings);
+    }
+    spec(&template.spec, &path.field("template.spec"), findings);
+}
+
+/// Rules of a `VirtualMachineInstanceReplicaSet`.
+pub(crate) fn replica_set(set: &VirtualMachineInstanceReplicaSet, findings: &mut Findings) {
+    let root = FieldPath::root();
+    metadata(&set.metadata, &root.field("metadata"), findings);
+    let path = root.field("spec");
+    if set.spec.replicas.is_some_and(|replicas| replicas < 0) {
+        findings.add(&path.field("replicas"), ProblemCode::Invalid, "must not be negative");
+    }
+    replica_set::selector(set, &path, findings);
+    let template = &set.spec.template;
+    if let Some(inner) = &template.metadata {
+        annotations(inner, &path.field("template.metadata"), findings);
     }
     spec(&template.spec, &path.field("template.spec"), findings);
 }
@@ -101,7 +121,8 @@ fn spec(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findings) {
     if let Some(hostname) = spec.hostname.as_deref().filter(|name| !name.is_empty()) {
         let path = path.field("hostname");
         names::label(hostname, &path, findings);
-        if !spec.volumes.iter().any(|volume| volume.cloud_init_no_cloud.is_some()) {
+        // The pod network's DHCP server would.
+        if !findings.in_cluster() && !spec.volumes.iter().any(|volume| volume.cloud_init_no_cloud.is_some()) {
             let message = "nothing would tell the guest: add a cloudInitNoCloud volume, or remove it";
             findings.add(&path, ProblemCode::Conflict, message);
         }

@@ -7,6 +7,8 @@ use crate::{InstanceSpec, Interface, MacAddress, Network};
 
 use super::{exactly_one, names};
 
+mod pod;
+
 /// Longest name of a host's interface. Source: `IFNAMSIZ` of Linux, less the NUL.
 const LONGEST_HOST_NAME: usize = 15;
 
@@ -41,10 +43,13 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
     }
     for (index, network) in spec.networks.iter().enumerate() {
         let path = networks.index(index);
-        let passed_through = list.iter().any(|i| i.name == network.name && i.sriov.is_some());
-        check_network(network, passed_through, &path, findings);
+        let interface = list.iter().find(|interface| interface.name == network.name);
+        check_network(network, interface, &path, findings);
         let wanted = ("interface", "domain.devices.interfaces");
         names::resolve(&network.name, &interface_names, wanted, &path, findings);
+    }
+    if findings.in_cluster() {
+        pod::check(spec, path, findings);
     }
 }
 
@@ -59,7 +64,12 @@ fn binding(interface: &Interface, path: &FieldPath, findings: &mut Findings) {
         ("macvtap", interface.macvtap.is_some()),
         ("passt", interface.passt.is_some()),
     ];
-    exactly_one(&bindings, "how is it connected? use bridge: {}", path, findings);
+    let suggestion = if findings.in_cluster() {
+        "how is it connected? use masquerade: {}"
+    } else {
+        "how is it connected? use bridge: {}"
+    };
+    exactly_one(&bindings, suggestion, path, findings);
 }
 
 /// What a function has of its own, its parent on the host sets.
@@ -75,13 +85,24 @@ fn of_the_device(interface: &Interface, path: &FieldPath, findings: &mut Finding
     }
 }
 
-fn check_network(network: &Network, passed_through: bool, path: &FieldPath, findings: &mut Findings) {
+fn check_network(
+    network: &Network,
+    interface: Option<&Interface>,
+    path: &FieldPath,
+    findings: &mut Findings,
+) {
     let kinds = [
         ("multus", network.multus.is_some()),
         ("pod", network.pod.is_some()),
         ("resourceClaim", network.resource_claim.is_some()),
     ];
-    exactly_one(&kinds, "what is it? use multus, with a tap or bridge of this host", path, findings);
+    let suggestion = if findings.in_cluster() {
+        "what is it? use pod: {}"
+    } else {
+        "what is it? use multus, with a tap or bridge of this host"
+    };
+    exactly_one(&kinds, suggestion, path, findings);
+    let passed_through = interface.is_some_and(|interface| interface.sriov.is_some());
     let Some(multus) = network.multus.as_ref().filter(|multus| !multus.network_name.is_empty()) else {
         return;
     };
@@ -91,6 +112,11 @@ fn check_network(network: &Network, passed_through: bool, path: &FieldPath, find
             let message = format!("{:?} is no resource name such as example.com/nic", shorten(name));
             findings.add(&path.field("multus.networkName"), ProblemCode::Invalid, message);
         }
+        return;
+    }
+    if findings.in_cluster() {
+        let message = "not implemented yet: networks of Multus are not joined; use pod: {}, or sriov";
+        findings.add(&path.field("multus"), ProblemCode::Planned, message);
         return;
     }
     // Source: `dev_valid_name` of Linux.

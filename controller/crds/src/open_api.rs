@@ -94,7 +94,8 @@ fn text(field: &Field) -> String {
         Status::NativeOnly(value, why) => more(&format!("Natively only {value}: "), why),
         Status::Refused(why) => more("Refused: ", why),
         Status::Planned(until) => more("Not done yet: ", until),
-        Status::Part | Status::System(_) => String::new(),
+        Status::Host(text) => more("With `pinion run` only; in a cluster, ", text),
+        Status::Cluster(_) | Status::ClusterBoth(..) | Status::Part | Status::System(_) => String::new(),
     };
     format!("{}{more}", field.doc)
 }
