@@ -2,7 +2,7 @@
 
 use crate::disk::Disk;
 use crate::network::Interface;
-use crate::schema::Status::{Libvirt, NativeOnly, Only, Part, Planned, Refused, Works};
+use crate::schema::Status::{ClusterBoth, Libvirt, NativeOnly, Only, Part, Planned, Refused, Works};
 
 /// Passed-through devices.
 const CLAIMS: &str = "devices are not claimed; name one by deviceName";
@@ -23,7 +23,7 @@ object! {
         log_serial_console "logSerialConsole": Option<bool>, Works(""), "Whether what the guest writes to the serial console is logged.";
         autoattach_graphics_device "autoattachGraphicsDevice": Option<bool>, NativeOnly(false, GRAPHICS), "Whether there is a graphics device.";
         autoattach_mem_balloon "autoattachMemBalloon": Option<bool>, Only(false, "the guest keeps all its memory, so there is no balloon"), "Whether there is a memory balloon.";
-        autoattach_pod_interface "autoattachPodInterface": Option<bool>, Only(false, "there is no pod network on one host; connect a bridge interface to a multus network"), "Whether there is an interface without one being asked for.";
+        autoattach_pod_interface "autoattachPodInterface": Option<bool>, ClusterBoth(false, "there is no pod network on one host; connect a bridge interface to a multus network"), "Whether there is an interface without one being asked for.";
         autoattach_input_device "autoattachInputDevice": Option<bool>, Libvirt(INPUT), "Whether there is a pointer.";
         autoattach_vsock "autoattachVSOCK": Option<bool>, Planned("there is no vsock device; remove it"), "Whether there is a vsock device.";
         disable_hotplug "disableHotplug": Option<bool>, Works("Nothing is hot-plugged either way."), "Whether to do without hot-plug.";

@@ -18,6 +18,16 @@ const fn difference(about: &'static str, kubevirt: &'static str, pinion: &'stati
 /// Every difference, in the order of the documentation.
 pub const DIFFERENCES: &[Difference] = &[
     difference(
+        "An instance in a cluster that names neither interfaces nor networks",
+        "Is on the pod network by `bridge`.",
+        "Is on it by `masquerade`, which leaves the pod its address.",
+    ),
+    difference(
+        "Defaults in stored objects",
+        "Admission writes them into the object, so that a file that is applied again can be refused as a change.",
+        "Filled in by whoever reads the object. A file that is applied again changes nothing.",
+    ),
+    difference(
         "Problems of a spec",
         "Unknown fields are pruned or warned of; others are found when the guest starts.",
         "Every problem of a file is reported at once, by path, before anything starts. No field is ignored.",

@@ -77,7 +77,6 @@ fn refused(cluster: &Cluster, folder: &Path) {
     let file = folder.join("wrong.yaml");
     let name = file.display().to_string();
     for (from, to, said) in [
-        ("devices: {}", "devices: {}, colour: red", "unknown field \"spec.template.spec.domain.colour\""),
         ("guest: 128Mi", "guest: [1]", "spec.template.spec.domain.memory.guest"),
         ("replicas: 1", "replicas: one", "spec.replicas"),
         (

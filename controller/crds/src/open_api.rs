@@ -57,7 +57,9 @@ fn fields(object: &Object) -> Value {
         .filter(|field| field.required && !NOT_REQUIRED.contains(&field.name))
         .map(|field| field.name)
         .collect();
-    let mut schema = json!({"type": "object"});
+    // An unknown field is kept until admission has seen it, which refuses it by its path: an API server would drop it
+    // without a word where its user did not ask for more.
+    let mut schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     // An API server drops what is empty, and would find the document changed whenever it is applied.
     if !properties.is_empty() {
         schema["properties"] = properties.into();

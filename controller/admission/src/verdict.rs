@@ -1,0 +1,64 @@
+//! Whether a change may be stored, and what is said of it.
+
+use serde_json::{Value, json};
+
+use crate::Cause;
+
+/// Most causes in a message; `details.causes` has all of them.
+const SHOWN: usize = 20;
+
+/// Whether a change may be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may.
+    Allowed,
+    /// It may not, for these reasons; at least one.
+    Refused(Vec<Cause>),
+}
+
+impl Verdict {
+    /// Whether it may.
+    #[must_use]
+    pub const fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed)
+    }
+
+    /// A refusal as an API server passes it on, `metav1.Status`: reason `Invalid`, a line for each cause, and the causes by
+    /// field; `None` where it is allowed. `name` is the object's.
+    #[must_use]
+    pub fn status(&self, kind: &str, name: &str) -> Option<Value> {
+        let Self::Refused(causes) = self else { return None };
+        let details: Vec<Value> = causes
+            .iter()
+            .map(|cause| {
+                json!({"reason": cause.kind.as_str(), "message": cause.message, "field": cause.field})
+            })
+            .collect();
+        Some(json!({
+            "apiVersion": "v1",
+            "kind": "Status",
+            "status": "Failure",
+            "code": 422,
+            "reason": "Invalid",
+            "message": message(kind, name, causes),
+            "details": {"group": "kubevirt.io", "kind": kind, "name": name, "causes": details},
+        }))
+    }
+}
+
+/// One problem on the line, several below it.
+fn message(kind: &str, name: &str, causes: &[Cause]) -> String {
+    let lead = if name.is_empty() { kind.to_owned() } else { format!("{kind} {name:?}") };
+    if let [only] = causes {
+        return format!("{lead} is invalid: {only}");
+    }
+    let mut text = format!("{lead} is invalid:");
+    for cause in causes.iter().take(SHOWN) {
+        text.push_str(&format!("\n* {cause}"));
+    }
+    let left = causes.len().saturating_sub(SHOWN);
+    if left > 0 {
+        text.push_str(&format!("\n* and {left} more"));
+    }
+    text
+}
