@@ -11,6 +11,7 @@ mod assignable;
 mod cpu_set;
 mod id;
 mod machine;
+mod outline;
 mod pci;
 mod size;
 
@@ -20,6 +21,7 @@ pub use id::{CoreId, CpuId, DieId, L3Id, NodeId, PackageId};
 pub use machine::{
     Core, Cpu, Distances, HugePagePool, KernelFacts, L3Domain, Machine, Node, Package, Power, Source,
 };
+pub use outline::{Outline, OutlineDevice, OutlineDomain, OutlineError, OutlineNode};
 pub use pci::{
     Bdf, BdfError, HostUse, MediatedDevice, MediatedId, MediatedIdError, PciBar, PciBarKind, PciFunction,
     PciLink, Sriov, Subsystem,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pinion_machine::{CoreId, CpuSet, NodeId};
-use pinion_planner::{CpuPolicy, HoldingState, Occupancy, Placement, Request, Shortage, plan};
+use pinion_machine::{CoreId, CpuSet, NodeId, Outline};
+use pinion_planner::{CpuPolicy, HoldingState, Occupancy, Placement, Request, Shape, Shortage, plan};
 use proptest::prelude::*;
 
 use crate::worlds::{PAGE, World, grow, world};
@@ -167,6 +167,13 @@ fn with_housekeeping(world: &World) -> World {
     fixed
 }
 
+#[test]
+fn an_outline_is_small() {
+    let machine = Shape::new(2, 32).threads(2).l3_cores(8).build();
+    let bytes = serde_json::to_string(&Outline::of(&machine, |_| true)).unwrap().len();
+    assert!(bytes < 2048, "{bytes} bytes for {} CPUs", machine.cpus.len());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -197,5 +204,16 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_machine_by_its_outline_is_planned_the_same(world in world()) {
+        let outline = Outline::of(&world.machine, |_| true);
+        let again: Outline = serde_json::from_str(&serde_json::to_string(&outline).unwrap()).unwrap();
+        let machine = again.machine().unwrap();
+        let housekeeping = |machine| world.occupancy.clone().with_housekeeping(machine);
+        prop_assert_eq!(housekeeping(&machine), housekeeping(&world.machine));
+        let answer = plan(&world.machine, &world.occupancy, &world.request);
+        prop_assert_eq!(plan(&machine, &world.occupancy, &world.request), answer);
     }
 }
