@@ -150,6 +150,22 @@ pub const DIFFERENCES: &[Difference] = &[
         "Works; raw, or qcow2 where the path ends in `.qcow2`; locked against a second writer.",
     ),
     difference(
+        "`volumes[].configMap`, `secret`, `downwardAPI`, and both kinds of cloud-init",
+        "ISO 9660 images; a label has up to 32 characters. Text for cloud-init has up to 2 KiB.",
+        "FAT images, read-only; a label has up to 11 characters, and names must differ in more than case. Text for \
+         cloud-init has up to 1 MiB.",
+    ),
+    difference(
+        "`volumes[].persistentVolumeClaim.readOnly`",
+        "The claim is mounted read-only.",
+        "The guest can only read the disk, too.",
+    ),
+    difference(
+        "`volumes[].ephemeral`, `containerDisk`: what the guest writes",
+        "A qcow2 file that has the image as its backing file.",
+        "A raw file without a name, as large as the image; which blocks are in it is kept in memory.",
+    ),
+    difference(
         "`networks[].multus.networkName`",
         "A network attachment definition of the cluster.",
         "On one host, the name of a tap or bridge that exists; the guest is connected to it.",
@@ -178,7 +194,7 @@ pub const DIFFERENCES: &[Difference] = &[
     difference(
         "`hostname`",
         "Told by DHCP and cloud-init.",
-        "Told by `cloudInitNoCloud`; refused where there is none.",
+        "Told by `cloudInitNoCloud` or `cloudInitConfigDrive`; refused on one host where there is neither.",
     ),
     difference(
         "`runStrategy`",

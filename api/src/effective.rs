@@ -132,7 +132,7 @@ impl InstanceSpec {
         let disks = &self.domain.devices.disks;
         let ordered =
             disks.iter().filter(|disk| disk.boot_order.is_some()).min_by_key(|disk| disk.boot_order);
-        let holds_image = |disk: &&Disk| self.volume(&disk.name).is_some_and(|v| v.host_disk.is_some());
+        let holds_image = |disk: &&Disk| self.volume(&disk.name).is_some_and(Volume::holds_image);
         ordered.or_else(|| disks.iter().find(holds_image))
     }
 

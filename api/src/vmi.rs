@@ -39,7 +39,7 @@ object! {
         networks "networks": Vec<Network>, Works(""), "What its interfaces are connected to.";
         volumes "volumes": Vec<Volume>, Works(""), "What its disks hold.";
         termination_grace_period_seconds "terminationGracePeriodSeconds": Option<i64>, Works("30 where absent; 0 forces at once."), "Seconds from the power button to force.";
-        hostname "hostname": Option<String>, Works("Told to the guest by `cloudInitNoCloud`, which must be there on one host, and by DHCP in a cluster; the instance's name where absent."), "Host name inside the guest.";
+        hostname "hostname": Option<String>, Works("Told to the guest by `cloudInitNoCloud` or `cloudInitConfigDrive`, one of which must be there on one host, and by DHCP in a cluster; the instance's name where absent."), "Host name inside the guest.";
         architecture "architecture": Option<Architecture>, Works(""), "Architecture of the guest.";
         eviction_strategy "evictionStrategy": Option<EvictionStrategy>, Works(""), "What happens when its node is drained.";
         start_strategy "startStrategy": Option<String>, Planned("a guest starts running; remove it"), "`Paused`: stop before the first instruction.";

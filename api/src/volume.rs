@@ -1,15 +1,19 @@
 //! `volumes[]`: what disks hold.
 
 use crate::Quantity;
-use crate::schema::Status::{Part, Planned, Works};
+use crate::schema::Status::{Cluster, Only, Part, Planned, Works};
 
 /// Volumes of a cluster.
-const CLUSTER_VOLUME: &str = "it lives in a cluster; use a hostDisk volume";
+const CLUSTER_VOLUME: &str = "claims live in a cluster; use a hostDisk volume";
 /// Objects of a cluster.
 const CLUSTER_OBJECT: &str =
     "it lives in a cluster; put what the guest needs into cloudInitNoCloud or a hostDisk volume";
+/// Registries.
+const CLUSTER_IMAGE: &str = "on one host images are not pulled from a registry; use a hostDisk volume";
 /// Secrets.
 const SECRET: &str = "secrets live in a cluster; give the data here";
+/// Hot-plug.
+const HOTPLUG: &str = "volumes come and go with the guest; remove it";
 
 object! {
     "A volume: what a disk holds. Exactly one kind."
@@ -17,17 +21,17 @@ object! {
         name "name": String, Works(""), "Its name, and that of its disk.";
         host_disk "hostDisk": Option<HostDisk>, Works("qcow2 where the path ends in `.qcow2`, else raw: never guessed from the content, which the guest can write."), "An image or block device of this host.";
         cloud_init_no_cloud "cloudInitNoCloud": Option<CloudInit>, Works("A generated read-only image."), "Data for cloud-init, as NoCloud.";
-        cloud_init_config_drive "cloudInitConfigDrive": Option<CloudInitDrive>, Planned("use cloudInitNoCloud, which cloud-init reads as well"), "Data for cloud-init, as a config drive.";
-        persistent_volume_claim "persistentVolumeClaim": Option<ClaimVolume>, Planned(CLUSTER_VOLUME), "A persistent volume claim.";
-        data_volume "dataVolume": Option<DataVolume>, Planned(CLUSTER_VOLUME), "A data volume.";
-        container_disk "containerDisk": Option<ContainerDisk>, Planned("images are not pulled from a registry; use a hostDisk volume"), "A disk inside a container image.";
-        ephemeral "ephemeral": Option<Ephemeral>, Planned(CLUSTER_VOLUME), "A claim, changes to which are thrown away.";
-        empty_disk "emptyDisk": Option<EmptyDisk>, Planned("use a hostDisk volume of type DiskOrCreate"), "An empty disk that goes with the guest.";
+        cloud_init_config_drive "cloudInitConfigDrive": Option<CloudInit>, Works("A generated read-only image; network data is OpenStack's `network_data.json`."), "Data for cloud-init, as a config drive.";
+        persistent_volume_claim "persistentVolumeClaim": Option<ClaimVolume>, Cluster(CLUSTER_VOLUME), "A persistent volume claim: its block device, or its raw image `disk.img`.";
+        data_volume "dataVolume": Option<DataVolume>, Cluster(CLUSTER_VOLUME), "A data volume: the claim of its name, which must exist.";
+        container_disk "containerDisk": Option<ContainerDisk>, Cluster(CLUSTER_IMAGE), "A disk inside a container image, raw or qcow2; what the guest writes goes with it.";
+        ephemeral "ephemeral": Option<Ephemeral>, Cluster(CLUSTER_VOLUME), "A claim that is only read: what the guest writes goes with it.";
+        empty_disk "emptyDisk": Option<EmptyDisk>, Works("A sparse raw file without a name; on one host in `$TMPDIR`, or in `/var/tmp`."), "An empty disk that goes with the guest.";
         sysprep "sysprep": Option<Sysprep>, Planned("Windows is not set up; remove it"), "Answers for Windows set-up.";
-        config_map "configMap": Option<ConfigMapVolume>, Planned(CLUSTER_OBJECT), "A config map as a disk.";
-        secret "secret": Option<SecretVolume>, Planned(CLUSTER_OBJECT), "A secret as a disk.";
-        downward_api "downwardAPI": Option<DownwardApi>, Planned(CLUSTER_OBJECT), "Fields of the pod as a disk.";
-        service_account "serviceAccount": Option<ServiceAccountVolume>, Planned(CLUSTER_OBJECT), "A service account as a disk.";
+        config_map "configMap": Option<ConfigMapVolume>, Cluster(CLUSTER_OBJECT), "A config map as a read-only disk, as it is when the guest starts.";
+        secret "secret": Option<SecretVolume>, Cluster(CLUSTER_OBJECT), "A secret as a read-only disk, as it is when the guest starts.";
+        downward_api "downwardAPI": Option<DownwardApi>, Cluster(CLUSTER_OBJECT), "Fields of the pod as a read-only disk, as they are when the guest starts.";
+        service_account "serviceAccount": Option<ServiceAccountVolume>, Planned("guests get no service account; put a token into a secret"), "A service account as a disk.";
         downward_metrics "downwardMetrics": Option<DownwardMetricsVolume>, Planned("the host's metrics are not passed on; remove it"), "Host metrics as a disk.";
         memory_dump "memoryDump": Option<ClaimVolume>, Planned("memory dumps are not done; remove it"), "Where memory is dumped to.";
         container_path "containerPath": Option<ContainerPath>, Planned("directories are not shared with the guest; use a disk"), "A directory of the pod.";
@@ -47,18 +51,8 @@ object! {
         user_data_base64 "userDataBase64": Option<String>, Works("At most 1 MiB."), "User data, in base64.";
         network_data "networkData": Option<String>, Works("At most 1 MiB."), "Network data.";
         network_data_base64 "networkDataBase64": Option<String>, Works("At most 1 MiB."), "Network data, in base64.";
-        secret_ref "secretRef": Option<LocalReference>, Planned(SECRET), "Secret with user data.";
-        network_data_secret_ref "networkDataSecretRef": Option<LocalReference>, Planned(SECRET), "Secret with network data.";
-    }
-
-    "Data for cloud-init, as a config drive."
-    CloudInitDrive {
-        user_data "userData": Option<String>, Part, "User data.";
-        user_data_base64 "userDataBase64": Option<String>, Part, "User data, in base64.";
-        network_data "networkData": Option<String>, Part, "Network data.";
-        network_data_base64 "networkDataBase64": Option<String>, Part, "Network data, in base64.";
-        secret_ref "secretRef": Option<LocalReference>, Part, "Secret with user data.";
-        network_data_secret_ref "networkDataSecretRef": Option<LocalReference>, Part, "Secret with network data.";
+        secret_ref "secretRef": Option<LocalReference>, Cluster(SECRET), "Secret with user data, in its key `userdata` or `userData`.";
+        network_data_secret_ref "networkDataSecretRef": Option<LocalReference>, Cluster(SECRET), "Secret with network data, in its key `networkdata` or `networkData`.";
     }
 
     "An object of the same namespace."
@@ -69,21 +63,21 @@ object! {
     "A persistent volume claim."
     ClaimVolume {
         claim_name "claimName": String, Part, "Its name.";
-        read_only "readOnly": Option<bool>, Part, "Whether it is only read.";
-        hotpluggable "hotpluggable": Option<bool>, Part, "Whether it can be unplugged.";
+        read_only "readOnly": Option<bool>, Part, "Whether it is only read: by the guest, too.";
+        hotpluggable "hotpluggable": Option<bool>, Only(false, HOTPLUG), "Whether it can be unplugged.";
     }
 
     "A data volume."
     DataVolume {
-        name "name": String, Part, "Its name.";
-        hotpluggable "hotpluggable": Option<bool>, Part, "Whether it can be unplugged.";
+        name "name": String, Part, "Its name, and that of its claim.";
+        hotpluggable "hotpluggable": Option<bool>, Only(false, HOTPLUG), "Whether it can be unplugged.";
     }
 
     "A disk inside a container image."
     ContainerDisk {
         image "image": String, Part, "The image.";
-        path "path": Option<String>, Part, "The disk inside it.";
-        image_pull_policy "imagePullPolicy": Option<String>, Part, "When it is pulled.";
+        path "path": Option<String>, Part, "The disk inside it; the only file in `/disk` where absent.";
+        image_pull_policy "imagePullPolicy": Option<String>, Part, "When it is pulled: `Always`, `IfNotPresent` or `Never`.";
         image_pull_secret "imagePullSecret": Option<String>, Part, "Credentials of the registry.";
     }
 
@@ -100,7 +94,7 @@ object! {
 
     "An empty disk."
     EmptyDisk {
-        capacity "capacity": Quantity, Part, "Its size.";
+        capacity "capacity": Quantity, Works(""), "Its size.";
     }
 
     "Answers for Windows set-up."
@@ -113,20 +107,20 @@ object! {
     ConfigMapVolume {
         name "name": Option<String>, Part, "Its name.";
         optional "optional": Option<bool>, Part, "Whether it may be missing.";
-        volume_label "volumeLabel": Option<String>, Part, "Label of the disk.";
+        volume_label "volumeLabel": Option<String>, Part, "Label of the disk: `cfgdata` where absent, at most 11 characters.";
     }
 
     "A secret as a disk."
     SecretVolume {
         secret_name "secretName": Option<String>, Part, "Its name.";
         optional "optional": Option<bool>, Part, "Whether it may be missing.";
-        volume_label "volumeLabel": Option<String>, Part, "Label of the disk.";
+        volume_label "volumeLabel": Option<String>, Part, "Label of the disk: `cfgdata` where absent, at most 11 characters.";
     }
 
     "Fields of the pod as a disk."
     DownwardApi {
         fields "fields": Vec<DownwardApiFile>, Part, "Its files.";
-        volume_label "volumeLabel": Option<String>, Part, "Label of the disk.";
+        volume_label "volumeLabel": Option<String>, Part, "Label of the disk: `cfgdata` where absent, at most 11 characters.";
     }
 
     "A file with a field of the pod."
@@ -200,5 +194,47 @@ impl HostDisk {
         } else {
             ImageFormat::Raw
         }
+    }
+}
+
+/// Label of a generated disk whose volume gives none.
+const OBJECT_LABEL: &str = "cfgdata";
+
+impl Volume {
+    /// Whether a system may be on it, so that the guest can boot from it.
+    #[must_use]
+    pub const fn holds_image(&self) -> bool {
+        self.host_disk.is_some()
+            || self.container_disk.is_some()
+            || self.persistent_volume_claim.is_some()
+            || self.data_volume.is_some()
+            || self.ephemeral.is_some()
+    }
+
+    /// Its data for cloud-init, of whichever kind.
+    #[must_use]
+    pub const fn cloud_init(&self) -> Option<&CloudInit> {
+        match &self.cloud_init_no_cloud {
+            Some(data) => Some(data),
+            None => self.cloud_init_config_drive.as_ref(),
+        }
+    }
+
+    /// The claim that the guest reads and may write; none of an ephemeral volume.
+    #[must_use]
+    pub fn claim(&self) -> Option<&str> {
+        let claim = self.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.as_str());
+        claim.or_else(|| self.data_volume.as_ref().map(|volume| volume.name.as_str()))
+    }
+
+    /// Label of the disk that is made of an object of the cluster.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        let labels = [
+            self.config_map.as_ref().and_then(|volume| volume.volume_label.as_deref()),
+            self.secret.as_ref().and_then(|volume| volume.volume_label.as_deref()),
+            self.downward_api.as_ref().and_then(|volume| volume.volume_label.as_deref()),
+        ];
+        labels.into_iter().flatten().find(|label| !label.is_empty()).unwrap_or(OBJECT_LABEL)
     }
 }

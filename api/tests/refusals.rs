@@ -115,7 +115,10 @@ fn check(root: &Type, document: fn() -> Value) {
             Status::Planned(_) | Status::Refused(_) | Status::Cluster(_) => {
                 (row.own && !is_in_clusters_only(root, &row.path), some(&row.field.ty))
             }
-            Status::Only(works, _) | Status::ClusterBoth(works, _) => (true, json!(!works)),
+            // In what is for clusters as a whole it is looked at there: tests/volumes.rs.
+            Status::Only(works, _) | Status::ClusterBoth(works, _) => {
+                (!is_in_clusters_only(root, &row.path), json!(!works))
+            }
             _ => continue,
         };
         let mut document = document();

@@ -5,6 +5,7 @@
 //! and 45 to 55 (the field is refused or takes one of a few words). Rules 56 to 59 are about
 //! updates of objects in a cluster.
 
+mod cloud_init;
 mod cpu;
 mod devices;
 mod firmware;
@@ -15,6 +16,7 @@ mod network;
 mod platform;
 mod replica_set;
 mod storage;
+mod volume;
 
 use crate::path::FieldPath;
 use crate::problem::{Findings, ProblemCode};
@@ -122,7 +124,7 @@ fn spec(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findings) {
         let path = path.field("hostname");
         names::label(hostname, &path, findings);
         // The pod network's DHCP server would.
-        if !findings.in_cluster() && !spec.volumes.iter().any(|volume| volume.cloud_init_no_cloud.is_some()) {
+        if !findings.in_cluster() && !spec.volumes.iter().any(|volume| volume.cloud_init().is_some()) {
             let message = "nothing would tell the guest: add a cloudInitNoCloud volume, or remove it";
             findings.add(&path, ProblemCode::Conflict, message);
         }

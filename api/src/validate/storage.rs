@@ -3,20 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::firmware::is_straight;
 use crate::path::FieldPath;
 use crate::problem::{Findings, ProblemCode};
-use crate::{CloudInit, Disk, HostDisk, HostDiskType, ImageFormat, InstanceSpec, Volume};
+use crate::{Disk, HostDisk, HostDiskType, ImageFormat, InstanceSpec, Volume};
 
-use super::{exactly_one, names};
+use super::{cloud_init, exactly_one, names, volume};
 
 /// Longest serial number, bytes. Source: `VIRTIO_BLK_ID_BYTES`, virtio 1.2 section 5.2.6.
 const LONGEST_SERIAL: usize = 20;
-/// Most data of one kind for cloud-init, bytes.
-const MOST_CLOUD_INIT: usize = 1 << 20;
 /// Longest path. Source: `PATH_MAX` of Linux, less the NUL.
 const LONGEST_PATH: usize = 4095;
 
@@ -40,7 +35,8 @@ pub(super) fn check(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findin
         check_volume(volume, &path, findings);
         names::resolve(&volume.name, &users, ("disk", "domain.devices.disks"), &path, findings);
     }
-    check_cloud_init_is_one(spec, &volumes, findings);
+    cloud_init::check_is_one(spec, &volumes, findings);
+    volume::check_claims(spec, &volumes, findings);
 }
 
 /// No two disks are tried at once.
@@ -96,13 +92,24 @@ fn check_volume(volume: &Volume, path: &FieldPath, findings: &mut Findings) {
         ("memoryDump", volume.memory_dump.is_some()),
         ("containerPath", volume.container_path.is_some()),
     ];
-    exactly_one(&kinds, "what does it hold? use hostDisk or cloudInitNoCloud", path, findings);
+    let suggestion = if findings.in_cluster() {
+        "what does it hold? use containerDisk, persistentVolumeClaim or cloudInitNoCloud"
+    } else {
+        "what does it hold? use hostDisk or cloudInitNoCloud"
+    };
+    exactly_one(&kinds, suggestion, path, findings);
     if let Some(disk) = &volume.host_disk {
         check_host_disk(disk, &path.field("hostDisk"), findings);
     }
-    if let Some(data) = &volume.cloud_init_no_cloud {
-        check_cloud_init(data, &path.field("cloudInitNoCloud"), findings);
+    for (field, data) in [
+        ("cloudInitNoCloud", &volume.cloud_init_no_cloud),
+        ("cloudInitConfigDrive", &volume.cloud_init_config_drive),
+    ] {
+        if let Some(data) = data {
+            cloud_init::check(data, &path.field(field), findings);
+        }
     }
+    volume::check(volume, path, findings);
 }
 
 fn check_host_disk(disk: &HostDisk, path: &FieldPath, findings: &mut Findings) {
@@ -111,6 +118,9 @@ fn check_host_disk(disk: &HostDisk, path: &FieldPath, findings: &mut Findings) {
     if !disk.path.is_empty() && (!straight || disk.path.len() > LONGEST_PATH) {
         let message = "must be an absolute path of this host, without ..";
         findings.add(&path.field("path"), ProblemCode::Invalid, message);
+    } else if findings.in_cluster() && file.starts_with("/dev") {
+        let message = "a pod may not open devices of its node: use a claim with volumeMode: Block";
+        findings.add(&path.field("path"), ProblemCode::HostOnly, message);
     }
     if disk.kind == HostDiskType::DiskOrCreate && disk.format() == ImageFormat::Qcow2 {
         let message = "DiskOrCreate makes raw images: make the qcow2 image yourself and use Disk";
@@ -131,88 +141,5 @@ fn check_host_disk(disk: &HostDisk, path: &FieldPath, findings: &mut Findings) {
             findings.add(&below, ProblemCode::Conflict, message);
         }
         _ => {}
-    }
-}
-
-fn check_cloud_init(data: &CloudInit, path: &FieldPath, findings: &mut Findings) {
-    let empty = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
-    let user = [
-        ("userData", !empty(&data.user_data)),
-        ("userDataBase64", !empty(&data.user_data_base64)),
-        ("secretRef", data.secret_ref.is_some()),
-    ];
-    let network = [
-        ("networkData", !empty(&data.network_data)),
-        ("networkDataBase64", !empty(&data.network_data_base64)),
-        ("networkDataSecretRef", data.network_data_secret_ref.is_some()),
-    ];
-    let any = |fields: &[(&str, bool)]| fields.iter().any(|(_, given)| *given);
-    if !any(&user) && !any(&network) {
-        let message = "required: give userData or networkData";
-        findings.add(path, ProblemCode::Required, message);
-    }
-    for fields in [user, network] {
-        if any(&fields) {
-            exactly_one(&fields, "", path, findings);
-        }
-    }
-    for (field, text) in [("userData", &data.user_data), ("networkData", &data.network_data)] {
-        check_length(text.as_deref().unwrap_or_default().len(), &path.field(field), findings);
-    }
-    for (field, text) in
-        [("userDataBase64", &data.user_data_base64), ("networkDataBase64", &data.network_data_base64)]
-    {
-        let Some(text) = text else { continue };
-        let path = path.field(field);
-        match decode(text) {
-            Some(bytes) => check_length(bytes.len(), &path, findings),
-            None => findings.add(&path, ProblemCode::Invalid, "not base64"),
-        }
-    }
-}
-
-fn check_length(bytes: usize, path: &FieldPath, findings: &mut Findings) {
-    if bytes > MOST_CLOUD_INIT {
-        let message = format!("{bytes} bytes are more than {MOST_CLOUD_INIT}");
-        findings.add(path, ProblemCode::Invalid, message);
-    }
-}
-
-/// Base64 as people paste it: line breaks and blanks do not count.
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    STANDARD.decode(text).ok()
-}
-
-impl CloudInit {
-    /// The user data, decoded; empty where there is none.
-    #[must_use]
-    pub fn user_data_bytes(&self) -> Vec<u8> {
-        bytes(self.user_data.as_deref(), self.user_data_base64.as_deref())
-    }
-
-    /// The network data, decoded; empty where there is none.
-    #[must_use]
-    pub fn network_data_bytes(&self) -> Vec<u8> {
-        bytes(self.network_data.as_deref(), self.network_data_base64.as_deref())
-    }
-}
-
-fn bytes(plain: Option<&str>, base64: Option<&str>) -> Vec<u8> {
-    match plain.filter(|text| !text.is_empty()) {
-        Some(text) => text.as_bytes().to_vec(),
-        None => base64.and_then(decode).unwrap_or_default(),
-    }
-}
-
-fn check_cloud_init_is_one(spec: &InstanceSpec, path: &FieldPath, findings: &mut Findings) {
-    let indexes: Vec<usize> = (0..)
-        .zip(&spec.volumes)
-        .filter(|(_, volume)| volume.cloud_init_no_cloud.is_some())
-        .map(|(index, _)| index)
-        .collect();
-    if let [first, second, ..] = indexes.as_slice() {
-        let message = format!("cloud-init reads one volume, and {} is one: remove it", path.index(*first));
-        findings.add(&path.index(*second).field("cloudInitNoCloud"), ProblemCode::Conflict, message);
     }
 }
