@@ -1,0 +1,10 @@
+//! The pod that a guest lives in: how it is written, and what it says of itself.
+
+mod render;
+mod resources;
+mod view;
+mod volumes;
+
+pub use render::{CONTAINER, Launcher, SPEC_ANNOTATION, launcher_pod, pod_name};
+pub use resources::overhead_bytes;
+pub use view::{PodPhase, PodTrouble, PodView};
