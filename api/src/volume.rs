@@ -227,6 +227,13 @@ impl Volume {
         claim.or_else(|| self.data_volume.as_ref().map(|volume| volume.name.as_str()))
     }
 
+    /// The claim that must be there for it, whatever the guest does with it.
+    #[must_use]
+    pub fn any_claim(&self) -> Option<&str> {
+        let ephemeral = self.ephemeral.as_ref().and_then(|volume| volume.persistent_volume_claim.as_ref());
+        self.claim().or_else(|| ephemeral.map(|claim| claim.claim_name.as_str()))
+    }
+
     /// Label of the disk that is made of an object of the cluster.
     #[must_use]
     pub fn label(&self) -> &str {

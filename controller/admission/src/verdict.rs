@@ -1,10 +1,8 @@
 //! Whether a change may be stored, and what is said of it.
 
-use serde_json::{Value, json};
-
 use crate::Cause;
 
-/// Most causes in a message; `details.causes` has all of them.
+/// Most causes in a message.
 const SHOWN: usize = 20;
 
 /// Whether a change may be stored.
@@ -23,26 +21,13 @@ impl Verdict {
         matches!(self, Self::Allowed)
     }
 
-    /// A refusal as an API server passes it on, `metav1.Status`: reason `Invalid`, a line for each cause, and the causes by
-    /// field; `None` where it is allowed. `name` is the object's.
+    /// A refusal for people, a line for each cause; `None` where it is allowed. `name` is the object's.
     #[must_use]
-    pub fn status(&self, kind: &str, name: &str) -> Option<Value> {
-        let Self::Refused(causes) = self else { return None };
-        let details: Vec<Value> = causes
-            .iter()
-            .map(|cause| {
-                json!({"reason": cause.kind.as_str(), "message": cause.message, "field": cause.field})
-            })
-            .collect();
-        Some(json!({
-            "apiVersion": "v1",
-            "kind": "Status",
-            "status": "Failure",
-            "code": 422,
-            "reason": "Invalid",
-            "message": message(kind, name, causes),
-            "details": {"group": "kubevirt.io", "kind": kind, "name": name, "causes": details},
-        }))
+    pub fn message(&self, kind: &str, name: &str) -> Option<String> {
+        match self {
+            Self::Allowed => None,
+            Self::Refused(causes) => Some(message(kind, name, causes)),
+        }
     }
 }
 

@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let Some(name) = std::env::args().nth(1) else { return ExitCode::from(2) };
-    let Some(definition) = pinion_crds::DEFINITIONS.iter().find(|d| d.plural == name) else {
-        return ExitCode::from(2);
+    let document = match pinion_crds::DEFINITIONS.iter().find(|d| d.plural == name) {
+        Some(definition) => definition.document(),
+        None if name == pinion_crds::LEDGER_PLURAL => pinion_crds::ledger_document(),
+        None => return ExitCode::from(2),
     };
-    print!("{}", pinion_api::to_yaml(&definition.document()));
+    print!("{}", pinion_api::to_yaml(&document));
     ExitCode::SUCCESS
 }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ledger;
 mod open_api;
 
 use pinion_api::schema::{Schema, Type};
@@ -13,6 +14,8 @@ use pinion_api::{
     VirtualMachineInstanceReplicaSet,
 };
 use serde_json::{Value, json};
+
+pub use ledger::{LEDGER_PLURAL, ledger_document};
 
 const GROUP: &str = "kubevirt.io";
 const VERSION: &str = "v1";

@@ -48,6 +48,8 @@ pub struct Seen<'a> {
     pub booked: Option<&'a str>,
     /// Why no node takes it, where that was asked just now.
     pub nowhere: Option<&'a str>,
+    /// A claim of its that is not there, where that was asked just now.
+    pub missing_claim: Option<&'a str>,
     /// What the agent of its node says of it.
     pub report: Option<&'a GuestReport>,
     /// What is wrong with its node.
@@ -174,6 +176,9 @@ impl Plan<'_> {
             return;
         }
         if seen.pod.is_some() || seen.instance.spec.is_err() {
+            return;
+        }
+        if seen.missing_claim.is_some() {
             return;
         }
         match (seen.booked, seen.nowhere) {

@@ -114,6 +114,13 @@ fn without_pod(seen: Seen<'_>, before: Phase) -> Found {
         return Found::because(Phase::Failed, "PodGone", message);
     }
     let phase = if seen.booked.is_some() { Phase::Scheduling } else { Phase::Pending };
+    if let Some(claim) = seen.missing_claim {
+        return Found::because(
+            phase,
+            "FailedPvcNotFound",
+            format!("there is no persistent volume claim {claim:?}"),
+        );
+    }
     match seen.nowhere {
         Some(why) if seen.booked.is_none() => Found::because(phase, "Unschedulable", why),
         _ => Found::at(phase),

@@ -131,7 +131,15 @@ fn conditions(plan: &Plan<'_>, found: &Found) -> Vec<pinion_api::Condition> {
         (_, Some(_)) => conditions.set("PodScheduled", Some(true), "", ""),
         _ => {}
     }
-    if matches!(reason, "ErrImagePull" | "ImagePullBackOff" | "FailedCreate" | "InvalidSpec" | "TurnedAway") {
+    if matches!(
+        reason,
+        "ErrImagePull"
+            | "ImagePullBackOff"
+            | "FailedPvcNotFound"
+            | "FailedCreate"
+            | "InvalidSpec"
+            | "TurnedAway"
+    ) {
         conditions.set("Synchronized", Some(false), reason, message);
     }
     if let Some(report) = seen.report.filter(|_| plan.phase == Phase::Running) {

@@ -76,6 +76,7 @@ fn running(instance: &Instance) -> &'static str {
         Phase::Succeeded | Phase::Failed => "Stopped",
         _ if is("Paused", "True", "") => "Paused",
         Phase::Running => "Running",
+        _ if is("Synchronized", "False", "FailedPvcNotFound") => "ErrorPvcNotFound",
         _ if is("PodScheduled", "False", "Unschedulable") => "ErrorUnschedulable",
         _ if is("Synchronized", "False", "ImagePullBackOff") => "ImagePullBackOff",
         _ if is("Synchronized", "False", "ErrImagePull") => "ErrImagePull",

@@ -43,6 +43,7 @@ struct World {
     pod: Option<PodView>,
     booked: Option<String>,
     nowhere: Option<String>,
+    missing_claim: Option<String>,
     report: Option<GuestReport>,
     node_trouble: Option<String>,
     clock: i64,
@@ -55,6 +56,7 @@ impl World {
             pod: None,
             booked: None,
             nowhere: None,
+            missing_claim: None,
             report: None,
             node_trouble: None,
             clock: 0,
@@ -70,6 +72,7 @@ impl World {
             pod: self.pod.as_ref(),
             booked: self.booked.as_deref(),
             nowhere: self.nowhere.as_deref(),
+            missing_claim: self.missing_claim.as_deref(),
             report: self.report.as_ref(),
             node_trouble: self.node_trouble.as_deref(),
             image: "pinion.dev/launcher:0.1.0",
@@ -273,6 +276,11 @@ fn an_image_that_cannot_be_had_and_a_spec_of_older_rules_are_told() {
     world.pod = Some(waiting);
     let found = conditions(&world.look().status);
     assert!(found.contains(&"Synchronized=False/ImagePullBackOff".to_owned()), "{found:?}");
+    let mut without = World::new();
+    without.missing_claim = Some("data".into());
+    let next = without.look();
+    assert_eq!((next.steps.len(), next.status["phase"].as_str().unwrap()), (0, "Pending"));
+    assert!(conditions(&next.status).contains(&"Synchronized=False/FailedPvcNotFound".to_owned()));
     let mut old = World::new();
     old.object["spec"]["colour"] = "red".into();
     let next = old.look();

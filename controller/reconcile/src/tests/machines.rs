@@ -254,6 +254,10 @@ fn what_keeps_an_instance_from_starting_is_printed() {
             json!({"type": "Synchronized", "status": "False", "reason": "ImagePullBackOff"}),
             "ImagePullBackOff",
         ),
+        (
+            json!({"type": "Synchronized", "status": "False", "reason": "FailedPvcNotFound"}),
+            "ErrorPvcNotFound",
+        ),
         (json!({"type": "PodScheduled", "status": "True"}), "Starting"),
         (json!({"type": "Paused", "status": "True"}), "Paused"),
     ] {

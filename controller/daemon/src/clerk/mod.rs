@@ -1,0 +1,368 @@
+//! Who has a place on which node: chooses nodes, and writes bookings into their ledgers.
+//!
+//! Fed by the watcher of nodes and ledgers; asked by the workers. A booking is made in memory first, under one lock, so that
+//! no two of this replica's take the same place, and is good only once the API server has stored it: the ledger's generation
+//! must be the one that was seen, so that no two replicas' do either. Bookings for one node that come at the same time are
+//! written together.
+
+mod desk;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pinion_nodes::{
+    Booking, Books, Choice, ClusterNode, Effect, GuestReport, LedgerSpec, LedgerStatus, NowhereToRun, Taint,
+    choose,
+};
+use pinion_planner::HoldingState;
+use pinion_reconcile::Meta;
+use pinion_reconcile::instance::Instance;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::api::{Api, RequestError, now};
+use crate::kinds::Kind;
+use crate::queue::Key;
+use desk::Desk;
+
+/// How long a node that has turned a pod away is not chosen.
+const AVOIDED_FOR: Duration = Duration::from_secs(60);
+/// After so long without a word, an agent is taken for gone.
+const SILENT_AFTER: Duration = Duration::from_secs(180);
+/// How often a place is looked for anew because others were quicker.
+const ATTEMPTS: usize = 20;
+
+/// The clerk.
+#[derive(Debug, Default)]
+pub(crate) struct Clerk {
+    nodes: Mutex<BTreeMap<String, Entry>>,
+    waiting: Mutex<HashSet<Key>>,
+}
+
+/// A node.
+#[derive(Debug, Default)]
+struct Entry {
+    node: Option<NodeFacts>,
+    desk: Desk,
+    status: LedgerStatus,
+    heard: Option<Instant>,
+    avoided: Option<(Instant, String)>,
+}
+
+/// What is known of a node from its own object.
+#[derive(Clone, Debug, Default)]
+struct NodeFacts {
+    labels: BTreeMap<String, String>,
+    taints: Vec<Taint>,
+    is_ready: bool,
+}
+
+/// What became of a booking.
+#[derive(Debug)]
+pub(crate) enum Booked {
+    /// It is good.
+    There,
+    /// No node takes the guest.
+    Nowhere(NowhereToRun),
+}
+
+impl Clerk {
+    /// A node's object is as it says; who may have been waiting for that.
+    pub(crate) fn node(&self, object: &Value) -> Vec<Key> {
+        let facts = NodeFacts::of(object);
+        self.nodes().entry(Meta::of(object).name).or_default().node = Some(facts);
+        self.waiting()
+    }
+
+    /// A node is gone.
+    pub(crate) fn node_gone(&self, name: &str) {
+        if let Some(entry) = self.nodes().get_mut(name) {
+            entry.node = None;
+        }
+    }
+
+    /// A ledger is as it says: owners of guests of which it says something new, and who may have been waiting.
+    pub(crate) fn ledger(&self, object: &Value) -> (Vec<Key>, Vec<String>) {
+        let name = Meta::of(object).name;
+        let status: LedgerStatus =
+            object.get("status").and_then(|s| serde_json::from_value(s.clone()).ok()).unwrap_or_default();
+        let mut nodes = self.nodes();
+        let entry = nodes.entry(name).or_default();
+        let news = changed(&entry.status.guests, &status.guests);
+        entry.heard = Some(Instant::now());
+        entry.status = status;
+        let _ = entry.desk.see(object);
+        drop(nodes);
+        (self.waiting(), news)
+    }
+
+    /// A ledger is gone.
+    pub(crate) fn ledger_gone(&self, name: &str) {
+        if let Some(entry) = self.nodes().get_mut(name) {
+            *entry = Entry { node: entry.node.take(), ..Entry::default() };
+        }
+    }
+
+    /// The node that an instance is booked on.
+    #[must_use]
+    pub(crate) fn booked(&self, uid: &str) -> Option<String> {
+        self.nodes().iter().find(|(_, entry)| entry.desk.has(uid)).map(|(name, _)| name.clone())
+    }
+
+    /// What a node's agent says of a guest's pod.
+    #[must_use]
+    pub(crate) fn report(&self, node: &str, pod_uid: &str) -> Option<GuestReport> {
+        self.nodes().get(node)?.status.guests.iter().find(|guest| guest.pod_uid == pod_uid).cloned()
+    }
+
+    /// What is wrong with a node that guests run on.
+    #[must_use]
+    pub(crate) fn trouble(&self, node: &str) -> Option<String> {
+        let nodes = self.nodes();
+        match nodes.get(node).map(|entry| entry.node.as_ref()) {
+            Some(Some(facts)) if facts.is_ready => None,
+            Some(Some(_)) => Some(format!("node {node} is not ready")),
+            _ => Some(format!("there is no node {node}")),
+        }
+    }
+
+    /// Threads of a node's cores.
+    #[must_use]
+    pub(crate) fn threads_per_core(&self, node: &str) -> u64 {
+        let nodes = self.nodes();
+        let machine = nodes.get(node).and_then(|entry| entry.status.machine.machine().ok());
+        let widest = machine.and_then(|machine| machine.cores.iter().map(|core| core.cpus.len()).max());
+        widest.and_then(|threads| u64::try_from(threads).ok()).unwrap_or(1).max(1)
+    }
+
+    /// Chooses no node of that name for a while.
+    pub(crate) fn avoid(&self, node: &str, why: &str) {
+        if let Some(entry) = self.nodes().get_mut(node) {
+            let until = Instant::now().checked_add(AVOIDED_FOR).unwrap_or_else(Instant::now);
+            entry.avoided = Some((until, why.to_owned()));
+        }
+    }
+
+    /// Books a place for an instance that has none.
+    ///
+    /// # Errors
+    /// [`RequestError`] where the API server is not there; what it stored counts, and is seen at the next look.
+    pub(crate) async fn book(
+        &self,
+        api: &Api,
+        key: &Key,
+        instance: &Instance,
+    ) -> Result<Booked, RequestError> {
+        let Ok(guest) = &instance.spec else {
+            return Ok(Booked::Nowhere(NowhereToRun { answers: Vec::new() }));
+        };
+        for _ in 0..ATTEMPTS {
+            let chosen = {
+                let mut nodes = self.nodes();
+                let views: Vec<ClusterNode> =
+                    nodes.iter().filter_map(|(name, entry)| entry.view(name)).collect();
+                choose(guest, views.iter()).inspect(|choice| {
+                    if let Some(entry) = nodes.get_mut(&choice.node) {
+                        entry.desk.enter(booking(choice, &instance.meta.uid));
+                    }
+                })
+            };
+            let choice = match chosen {
+                Ok(choice) => choice,
+                Err(nowhere) => {
+                    self.wait(key.clone());
+                    return Ok(Booked::Nowhere(nowhere));
+                }
+            };
+            if self.write(api, &choice.node, &instance.meta.uid).await? {
+                self.waits_no_more(key);
+                return Ok(Booked::There);
+            }
+        }
+        Ok(Booked::Nowhere(NowhereToRun { answers: Vec::new() }))
+    }
+
+    /// Gives a place back.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub(crate) async fn unbook(&self, api: &Api, uid: &str) -> Result<(), RequestError> {
+        let Some(node) = self.booked(uid) else { return Ok(()) };
+        if let Some(entry) = self.nodes().get_mut(&node) {
+            entry.desk.strike(uid);
+        }
+        self.write(api, &node, uid).await.map(drop)
+    }
+
+    /// Bookings of instances that are gone: whoever was to give them back was killed.
+    #[must_use]
+    pub(crate) fn stray(&self, instances: &BTreeSet<String>) -> Vec<String> {
+        let nodes = self.nodes();
+        let all = nodes.values().flat_map(|entry| entry.desk.spec().bookings);
+        all.map(|booking| booking.uid).filter(|uid| !instances.contains(uid)).collect()
+    }
+
+    /// Writes what is new in a node's ledger; whether an instance has its booking there then.
+    ///
+    /// 1. One writes at a time: who comes meanwhile finds his booking written with the others, and has nothing to do.
+    /// 2. The ledger must be the one that was seen. Where it is not, it is read again, and what has no room beside what others
+    ///    have booked meanwhile is struck: its instance is asked again.
+    async fn write(&self, api: &Api, node: &str, uid: &str) -> Result<bool, RequestError> {
+        let Some(turn) = self.nodes().get(node).map(|entry| entry.desk.turn()) else { return Ok(false) };
+        let turn = turn.lock().await;
+        loop {
+            let Some(steps) = self.nodes().get(node).and_then(|entry| entry.desk.patch()) else { break };
+            let meta = Meta { name: node.to_owned(), ..Meta::default() };
+            let answer = api.patch(Kind::Ledger, &meta, steps).await;
+            let stored = match answer {
+                Ok(stored) => stored,
+                Err(error) if error.is_conflict() => match api.get(Kind::Ledger, "", node).await {
+                    Ok(fresh) => fresh,
+                    Err(error) => return self.give_up(node, uid, error),
+                },
+                Err(error) => return self.give_up(node, uid, error),
+            };
+            if let Some(entry) = self.nodes().get_mut(node) {
+                entry.desk.see(&stored);
+                entry.settle();
+            }
+        }
+        drop(turn);
+        Ok(self.nodes().get(node).is_some_and(|entry| entry.desk.has(uid)))
+    }
+
+    /// Nobody knows what was stored: the next that is seen of the ledger says it.
+    fn give_up(&self, node: &str, uid: &str, error: RequestError) -> Result<bool, RequestError> {
+        if let Some(entry) = self.nodes().get_mut(node) {
+            entry.desk.forget(uid);
+        }
+        Err(error)
+    }
+
+    /// Names of all nodes, or of all ledgers.
+    #[must_use]
+    pub(crate) fn names(&self, kind: Kind) -> Vec<String> {
+        let is_there = |entry: &Entry| match kind {
+            Kind::Node => entry.node.is_some(),
+            _ => entry.desk.is_known(),
+        };
+        self.nodes().iter().filter(|(_, entry)| is_there(entry)).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn wait(&self, key: Key) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
+
+    /// An instance has its place, or is gone.
+    pub(crate) fn waits_no_more(&self, key: &Key) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Instances that no node took when they were asked.
+    #[must_use]
+    pub(crate) fn waiting(&self) -> Vec<Key> {
+        let mut waiting: Vec<Key> =
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        waiting.sort();
+        waiting
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Owners of guests of which something else is said than before.
+fn changed(old: &[GuestReport], new: &[GuestReport]) -> Vec<String> {
+    let differs = |guest: &&GuestReport| !old.contains(guest);
+    let gone = old.iter().filter(|guest| !new.iter().any(|other| other.pod_uid == guest.pod_uid));
+    new.iter().filter(differs).chain(gone).map(|guest| guest.owner.clone()).collect()
+}
+
+fn booking(choice: &Choice, uid: &str) -> Booking {
+    Booking {
+        uid: uid.to_owned(),
+        request: choice.request.clone(),
+        holding: choice.placement.holding(HoldingState::Reserved),
+        since: now(),
+    }
+}
+
+impl Entry {
+    /// As whoever chooses sees it; nothing before its agent has made its ledger.
+    fn view(&self, name: &str) -> Option<ClusterNode> {
+        if !self.desk.is_known() {
+            return None;
+        }
+        let (books, damage) = match Books::of(&self.desk.spec(), &self.status) {
+            Ok(books) => (books, None),
+            Err(error) => (Books::default(), Some(error.to_string())),
+        };
+        let facts = self.node.clone().unwrap_or_default();
+        Some(ClusterNode {
+            name: name.to_owned(),
+            labels: facts.labels,
+            taints: facts.taints,
+            obstacle: self.obstacle().or(damage),
+            books,
+        })
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        let now = Instant::now();
+        if let Some((_, why)) = self.avoided.as_ref().filter(|(until, _)| *until > now) {
+            return Some(format!("it is avoided for a while: {why}"));
+        }
+        match &self.node {
+            None => return Some("there is no such node".to_owned()),
+            Some(facts) if !facts.is_ready => return Some("it is not ready".to_owned()),
+            Some(_) => {}
+        }
+        if let Some(obstacle) = self.status.obstacles.first() {
+            return Some(obstacle.clone());
+        }
+        let silent = self.heard.is_none_or(|heard| now.duration_since(heard) > SILENT_AFTER);
+        silent.then(|| "its agent has not been heard of for minutes".to_owned())
+    }
+
+    /// Strikes what is not stored yet and has no room beside what is.
+    fn settle(&mut self) {
+        let stored = LedgerSpec { bookings: self.desk.stored() };
+        let Ok(mut books) = Books::of(&stored, &self.status) else { return };
+        for entered in self.desk.entered() {
+            match books.plan(&entered.request) {
+                Ok(placement) => {
+                    let booking = Booking { holding: placement.holding(HoldingState::Reserved), ..entered };
+                    books.enter(&booking);
+                    self.desk.enter(booking);
+                }
+                Err(_) => self.desk.forget(&entered.uid),
+            }
+        }
+    }
+}
+
+impl NodeFacts {
+    fn of(object: &Value) -> Self {
+        let list = |path: &str| {
+            object.pointer(path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+        };
+        let text = |value: &Value, name: &str| {
+            value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let taint = |taint: &Value| {
+            let effect = Effect::of(&text(taint, "effect"))?;
+            Some(Taint { key: text(taint, "key"), value: text(taint, "value"), effect })
+        };
+        let ready = list("/status/conditions").iter().find(|condition| text(condition, "type") == "Ready");
+        Self {
+            labels: Meta::of(object).labels,
+            taints: list("/spec/taints").iter().filter_map(taint).collect(),
+            is_ready: ready.is_some_and(|ready| text(ready, "status") == "True"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
