@@ -119,6 +119,11 @@ impl Desk {
         let name = (key.namespace.clone(), key.name.clone());
         let Some((instance, pod)) = self.world.instance(&name) else {
             self.clerk.waits_no_more(key);
+            // It went without being asked: nobody had looked at it when it was stored.
+            for uid in self.clerk.booked_for(&format!("{}/{}", key.namespace, key.name)) {
+                self.clerk.unbook(&self.api, &uid).await?;
+                self.wake_waiting();
+            }
             return Ok(());
         };
         let mut news = News::default();

@@ -86,6 +86,7 @@ impl ReplicaSet {
                 "labels": of("labels"),
                 "annotations": of("annotations"),
                 "ownerReferences": [self.meta.reference(KIND)],
+                "finalizers": [instance::FINALIZER],
             },
             "spec": self.template.get("spec").cloned().unwrap_or_default(),
         })

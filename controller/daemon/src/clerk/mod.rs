@@ -110,6 +110,14 @@ impl Clerk {
         self.nodes().iter().find(|(_, entry)| entry.desk.has(uid)).map(|(name, _)| name.clone())
     }
 
+    /// Bookings of instances that had a name; at most one, but for what was killed.
+    #[must_use]
+    pub(crate) fn booked_for(&self, owner: &str) -> Vec<String> {
+        let nodes = self.nodes();
+        let all = nodes.values().flat_map(|entry| entry.desk.spec().bookings);
+        all.filter(|booking| booking.holding.owner == owner).map(|booking| booking.uid).collect()
+    }
+
     /// What a node's agent says of a guest's pod.
     #[must_use]
     pub(crate) fn report(&self, node: &str, pod_uid: &str) -> Option<GuestReport> {

@@ -96,6 +96,7 @@ impl Machine {
                 "labels": of("labels").filter(Value::is_object).unwrap_or_else(|| json!({})),
                 "annotations": annotations,
                 "ownerReferences": [self.meta.reference(KIND)],
+                "finalizers": [instance::FINALIZER],
             },
             "spec": self.template.get("spec").cloned().unwrap_or_default(),
         })
