@@ -72,6 +72,7 @@ pub fn guest(name: &str, cores: u32, mebibytes: u64) -> Request {
         numa: NumaPolicy::Auto,
         io_threads: Vec::new(),
         devices: Vec::new(),
+        within: None,
     }
 }
 

@@ -140,6 +140,7 @@ mod tests {
             numa: NumaPolicy::Auto,
             io_threads: vec![],
             devices: vec![],
+            within: None,
         }
     }
 

@@ -31,6 +31,13 @@ pub enum Event {
         /// Those that do not hold.
         mismatches: Vec<String>,
     },
+    /// It was read back again, and the verdict or what does not hold is another than before.
+    Judged {
+        /// The worst verdict.
+        verdict: Verdict,
+        /// Items that do not hold.
+        mismatches: Vec<String>,
+    },
     /// The guest runs.
     Running,
     /// Something was found elsewhere than planned.

@@ -18,6 +18,7 @@ pub mod metrics;
 mod monitor;
 mod native;
 mod nocloud;
+pub mod pod;
 pub mod program;
 mod repair;
 mod sandbox;

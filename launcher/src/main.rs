@@ -4,8 +4,8 @@
 
 use std::process::ExitCode;
 
-use pinion_launcher::{Native, program};
+use pinion_launcher::{BackendKind, Native, program};
 
 fn main() -> ExitCode {
-    program::run("pinion-launcher", &Native)
+    program::run("pinion-launcher", BackendKind::Native, &Native)
 }

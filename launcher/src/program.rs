@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
@@ -10,17 +10,25 @@ use pinion_endpoint::chain;
 
 use crate::backend::Backend;
 use crate::event::Events;
+use crate::pod::{self, PodOptions};
 use crate::session::Session;
-use crate::spec::LaunchSpec;
+use crate::spec::{BackendKind, LaunchSpec};
 
-/// Runs one guest. Started by `pinion run`, which hands it the guest's spec and placement; it is not
-/// meant to be typed.
+/// Runs one guest. Started by `pinion run`, which hands it the guest's spec and placement, or with `pod` by the kubelet; it is
+/// not meant to be typed.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example:\n  pinion run vm.yaml")]
+#[command(
+    version,
+    after_help = "Example:\n  pinion run vm.yaml",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Started>,
     /// Descriptor that the launch spec is read from
-    #[arg(long, value_name = "FD")]
-    spec_fd: i32,
+    #[arg(long, value_name = "FD", required = true)]
+    spec_fd: Option<i32>,
     /// Descriptor that events are written to, one JSON object a line
     #[arg(long, value_name = "FD")]
     event_fd: Option<i32>,
@@ -29,10 +37,32 @@ struct Arguments {
     keeper: Option<i32>,
 }
 
+/// Who starts it otherwise.
+#[derive(Debug, Subcommand)]
+enum Started {
+    /// Runs the guest of a Kubernetes pod: asks the node's agent where it goes
+    Pod(PodOptions),
+}
+
 /// The whole program.
-pub fn run(program: &'static str, backend: &dyn Backend) -> ExitCode {
+pub fn run(program: &'static str, kind: BackendKind, backend: &dyn Backend) -> ExitCode {
     let arguments = Arguments::parse();
     let _ = set_no_new_privs();
+    let spec_fd = match (arguments.command, arguments.spec_fd) {
+        (Some(Started::Pod(options)), _) if kind == BackendKind::Native => {
+            return ExitCode::from(pod::run(program, &options, backend));
+        }
+        (Some(Started::Pod(_)), _) => {
+            // Its guest would be in the control groups of libvirt's daemon, not in the pod's.
+            eprintln!(
+                "{program}: the {kind} backend does not run in pods: use {}",
+                BackendKind::Native.program()
+            );
+            return ExitCode::from(2);
+        }
+        // Either is there.
+        (None, fd) => fd.unwrap_or(-1),
+    };
     // Asked for first, then looked: a keeper that is gone before the first never sends the signal.
     if arguments.keeper.is_some() {
         let _ = set_pdeathsig(Signal::SIGTERM);
@@ -48,7 +78,7 @@ pub fn run(program: &'static str, backend: &dyn Backend) -> ExitCode {
         }
     };
     let heard = arguments.event_fd.is_some();
-    match LaunchSpec::read(arguments.spec_fd) {
+    match LaunchSpec::read(spec_fd) {
         Ok(spec) => {
             let end = Session::new(spec, events).run(backend);
             if !heard {

@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,7 @@ pub struct Session {
     spec: LaunchSpec,
     events: Events,
     monitor: Monitor,
+    listener: Option<UnixListener>,
 }
 
 impl Session {
@@ -98,7 +100,13 @@ impl Session {
     #[must_use]
     pub fn new(spec: LaunchSpec, events: Events) -> Self {
         let monitor = Monitor::new(&spec.instance, &spec.placement);
-        Self { spec, events, monitor }
+        Self { spec, events, monitor, listener: None }
+    }
+
+    /// One whose guest's socket somebody else has made.
+    #[must_use]
+    pub fn with_listener(self, listener: Option<UnixListener>) -> Self {
+        Self { listener, ..self }
     }
 
     /// The whole life of the guest.
@@ -153,15 +161,22 @@ impl Session {
 
     /// The guest's socket, where one is asked for: the console's output goes through it then.
     fn open_control(
-        &self,
+        &mut self,
         console: &Console,
         wiring: &mut ConsoleConfig,
     ) -> Result<Option<Control>, SessionError> {
-        let Some(folder) = &self.spec.sockets else { return Ok(None) };
+        let given = self.listener.take();
+        if given.is_none() && self.spec.sockets.is_none() {
+            return Ok(None);
+        }
         let Some(keys) = console.keys().map_err(console_failed)? else { return Ok(None) };
         let spec = serde_json::to_value(&self.spec).unwrap_or_default();
         let parts = Parts { monitor: self.monitor.clone(), spec, keys, print: wiring.output.take() };
-        let (control, output) = Control::open(folder, parts)?;
+        let (control, output) = match (given, &self.spec.sockets) {
+            (Some(listener), _) => Control::on(listener, parts)?,
+            (None, Some(folder)) => Control::open(folder, parts)?,
+            (None, None) => return Ok(None),
+        };
         wiring.output = Some(output);
         Ok(Some(control))
     }
@@ -184,8 +199,7 @@ impl Session {
         let subjects = Subjects { pid: armed.process(), threads: armed.threads(), cells: armed.memory() };
         self.monitor.watch(subjects.clone());
         let began = Instant::now();
-        let mut auditor =
-            Auditor::new(Plan::of(&self.spec.placement).with_helpers(armed.helpers()), subjects);
+        let mut auditor = Auditor::new(self.plan().with_helpers(armed.helpers()), subjects);
         let repair = armed.repair();
         let certificate = self.read_back(&mut auditor, armed.as_ref(), signals);
         self.publish(&certificate, &auditor);
@@ -219,6 +233,10 @@ impl Session {
             press: None,
         };
         self.watch(&mut watch, signals)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan { may_narrow: self.spec.shared_pool, ..Plan::of(&self.spec.placement) }
     }
 
     /// Reads everything back. Kernels before 6.2 forget what threads have set for themselves whenever a partition comes or
@@ -342,6 +360,11 @@ impl Session {
             self.events.tell(&Event::Drifted { what });
         }
         self.publish(&checked.certificate, &watch.auditor);
+        let (verdict, mismatches) = (checked.certificate.verdict, &checked.certificate.mismatches);
+        if (verdict, mismatches) != (watch.last.verdict, &watch.last.mismatches) {
+            let mismatches = mismatches.clone();
+            self.events.tell(&Event::Judged { verdict, mismatches });
+        }
         watch.last = checked.certificate;
         self.tell_trouble(watch);
     }
@@ -461,7 +484,7 @@ fn wait(watch: &Watch, signals: &SignalFd, until: Instant, to_devices: bool) -> 
     Ready { signal: is_ready(0), typed: typing && is_ready(2), devices }
 }
 
-fn signals() -> Result<SignalFd, SessionError> {
+pub(crate) fn signals() -> Result<SignalFd, SessionError> {
     let failed = |e: Errno| SessionError::Process { action: "take over signals", source: e.into() };
     let mut set = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, CHECK_NOW] {
@@ -472,7 +495,7 @@ fn signals() -> Result<SignalFd, SessionError> {
 }
 
 /// Whether a signal asked for the end while the guest was set up: then it is not started.
-fn asked_to_end(signals: &SignalFd) -> bool {
+pub(crate) fn asked_to_end(signals: &SignalFd) -> bool {
     let mut asked = false;
     while let Ok(Some(signal)) = signals.read_signal() {
         asked |= signal.ssi_signo != CHECK_NOW as u32;

@@ -39,6 +39,10 @@ pub struct LaunchSpec {
     /// Folder of the guest's socket, which has this process's number; none without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sockets: Option<PathBuf>,
+    /// Whether whoever gave it CPUs that it shares with others may take some of them away: the kubelet does, for containers
+    /// with CPUs of their own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared_pool: bool,
     /// Descriptor of a pipe that a byte is waited for from between arming and verifying: whoever keeps the host makes
     /// the guest's CPUs its own meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]

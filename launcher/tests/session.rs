@@ -282,6 +282,7 @@ fn spec(folder: &Path, vcpu: CpuSet) -> LaunchSpec {
         },
         metrics: None,
         sockets: None,
+        shared_pool: false,
         wait_fd: None,
         certificate: Some(folder.join("certificate.json")),
         console: ConsoleMode::Log,

@@ -191,6 +191,7 @@ fn guest(vcpus: u32) -> Request {
         numa: NumaPolicy::Auto,
         io_threads: Vec::new(),
         devices: Vec::new(),
+        within: None,
     }
 }
 

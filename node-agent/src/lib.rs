@@ -13,15 +13,17 @@ mod drivers;
 mod facts;
 mod ledger;
 mod partition;
+mod pod;
 mod profile;
 mod qualification;
 mod settings;
 
-#[cfg(feature = "fake")]
+#[cfg(any(test, feature = "fake"))]
 pub use daemon::fake;
 pub use daemon::{
-    ANSWERED_WITHIN, AgentError, AgentOptions, AgentRequest, Changes, GuestRow, METRICS, NodeMetric,
-    NodeStatus, NoticeText, Shown, Told, html as page_html, merge, metrics_page, parse, run as run_agent,
+    ANSWERED_WITHIN, AgentError, AgentOptions, AgentRequest, Changes, GuestRow, Launched, METRICS,
+    NodeMetric, NodeStatus, NoticeText, Shown, Told, html as page_html, merge, metrics_page, parse,
+    run as run_agent,
 };
 pub use drivers::{DriverError, PciBus, Rebound, UNBIND_LIMIT};
 pub use facts::{DevicePlace, FACTS_FILE, Labels, NodeFacts, NodeRoom, Sources, cpu_labels};
@@ -29,6 +31,7 @@ pub use ledger::{
     DEFAULT_LEDGER_PATH, Holder, Ledger, LedgerDocument, LedgerEntry, LedgerError, Reservation, ReserveError,
 };
 pub use partition::{Isolation, PartitionError};
+pub use pod::{PodName, PodPlace, PodSources};
 pub use profile::{DEFAULT_PROFILE_PATH, KeptPages, MAX_PROFILE_BYTES, NodeProfile, ProfileProblem};
 pub use qualification::{
     Blame, Cause, CpuResult, DEFAULT_QUALIFICATION_PATH, Exceedance, Fingerprint, Gaps, LATENCY_CLASSES_NS,

@@ -71,6 +71,17 @@ pub enum PartitionError {
     /// Its threads are not where they were pinned to: the kernel forgets that whenever a partition comes or goes.
     #[error("none of its threads is pinned to CPUs {0}: they were moved, and must be pinned again first")]
     Moved(CpuSet),
+    /// A container may not use the CPUs that its other threads belong on.
+    #[error(
+        "the groups above {path:?} keep it from the housekeeping CPUs {cpus}: let them use these, or name others in the \
+         node's profile"
+    )]
+    OutOfReach {
+        /// What its group may use.
+        path: PathBuf,
+        /// CPUs that are not among it.
+        cpus: CpuSet,
+    },
     /// The kernel made no partition of it.
     #[error(
         "the kernel says {found:?} of {path:?}: another partition has these CPUs, or a group needs them all"
@@ -163,14 +174,14 @@ impl Partitions {
             return Err(PartitionError::Absent);
         }
         let folder = self.folder(pid);
-        let threads = self.threads(pid);
+        let threads = threads(&self.proc, pid);
         let pinned = threads.keys().filter(|allowed| allowed.is_subset(cpus));
         let bare = pinned.fold(cpus.clone(), |bare, allowed| bare.difference(allowed));
         if !bare.is_empty() {
             return Err(PartitionError::Moved(bare));
         }
         self.to_root(pid)?;
-        group(&folder, cpus)?;
+        group_with(&folder, cpus)?;
         write(&folder.join("cgroup.subtree_control"), "+cpuset")?;
         for (allowed, tids) in &threads {
             let own = if allowed.is_subset(cpus) {
@@ -181,7 +192,7 @@ impl Partitions {
                 // A group of theirs would stand in the way of the next guest's partition.
                 continue;
             };
-            group(&own, allowed)?;
+            group_with(&own, allowed)?;
             for tid in tids {
                 match write(&own.join("cgroup.threads"), &tid.to_string()) {
                     // It ended meanwhile.
@@ -223,22 +234,6 @@ impl Partitions {
         clean
     }
 
-    /// A process's threads by the CPUs they may run on.
-    fn threads(&self, pid: i32) -> BTreeMap<CpuSet, Vec<i32>> {
-        let mut threads: BTreeMap<CpuSet, Vec<i32>> = BTreeMap::new();
-        let tasks =
-            fs::read_dir(self.proc.join(pid.to_string()).join("task")).into_iter().flatten().flatten();
-        for task in tasks {
-            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-            let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
-            let tid = task.file_name().to_str().and_then(|n| n.parse().ok());
-            if let (Some(Ok(allowed)), Some(tid)) = (allowed.map(|l| l.trim().parse()), tid) {
-                threads.entry(allowed).or_default().push(tid);
-            }
-        }
-        threads
-    }
-
     fn to_root(&self, pid: i32) -> Result<(), PartitionError> {
         let groups = fs::read_to_string(self.proc.join(format!("{pid}/cgroup"))).unwrap_or_default();
         if groups.lines().any(|l| l == "0::/") {
@@ -248,19 +243,39 @@ impl Partitions {
     }
 }
 
+/// A process's threads by the CPUs they may run on.
+pub(crate) fn threads(proc: &Path, pid: i32) -> BTreeMap<CpuSet, Vec<i32>> {
+    let mut threads: BTreeMap<CpuSet, Vec<i32>> = BTreeMap::new();
+    let tasks = fs::read_dir(proc.join(pid.to_string()).join("task")).into_iter().flatten().flatten();
+    for task in tasks {
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
+        let tid = task.file_name().to_str().and_then(|n| n.parse().ok());
+        if let (Some(Ok(allowed)), Some(tid)) = (allowed.map(|l| l.trim().parse()), tid) {
+            threads.entry(allowed).or_default().push(tid);
+        }
+    }
+    threads
+}
+
 /// A group for threads, with CPUs.
-fn group(folder: &Path, cpus: &CpuSet) -> Result<(), PartitionError> {
+fn group_with(folder: &Path, cpus: &CpuSet) -> Result<(), PartitionError> {
+    group(folder)?;
+    write(&folder.join("cpuset.cpus"), &cpus.to_string())
+}
+
+/// A group for threads; its type can be set once.
+pub(crate) fn group(folder: &Path) -> Result<(), PartitionError> {
     match fs::create_dir(folder) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             return Err(PartitionError::Write { path: folder.to_owned(), text: String::new(), source: e });
         }
         _ => {}
     }
-    write(&folder.join("cgroup.type"), "threaded")?;
-    write(&folder.join("cpuset.cpus"), &cpus.to_string())
+    write(&folder.join("cgroup.type"), "threaded")
 }
 
-fn write(path: &Path, text: &str) -> Result<(), PartitionError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), PartitionError> {
     let failed = |source| PartitionError::Write { path: path.to_owned(), text: text.to_owned(), source };
     let mut file = fs::OpenOptions::new().write(true).open(path).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)

@@ -296,6 +296,7 @@ mod tests {
         let entry = LedgerEntry {
             holding,
             host: HostWishes::default(),
+            pod: None,
             process: Holder::current().unwrap(),
             since: Timestamp::UNIX_EPOCH,
         };

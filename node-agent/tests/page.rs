@@ -26,6 +26,7 @@ fn request(name: &str, vcpus: u32) -> Request {
         numa: NumaPolicy::Auto,
         io_threads: Vec::new(),
         devices: Vec::new(),
+        within: None,
     }
 }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod cause;
+mod descriptor;
 pub mod guest;
 pub mod guest_os;
 mod http;
@@ -13,4 +14,7 @@ mod socket;
 
 pub use cause::chain;
 pub use http::{Endpoint, EndpointError, Page};
-pub use socket::{AskError, Caller, LONGEST_LINE, Peer, Refusal, Reply, SocketError, ask, bind, open, serve};
+pub use socket::{
+    AskError, Caller, LONGEST_LINE, Peer, Refusal, Reply, SocketError, ask, ask_for_descriptor, bind, open,
+    serve,
+};

@@ -6,7 +6,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
@@ -16,9 +17,11 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+
+use crate::descriptor;
 
 /// Longest request and longest answer, bytes.
 pub const LONGEST_LINE: usize = 4 << 20;
@@ -120,6 +123,21 @@ impl Caller {
     /// Answers. Whoever does not take the answer in time goes without.
     pub async fn reply<T: Serialize>(self, reply: &Reply<T>) {
         let _ = self.begin(reply).await;
+    }
+
+    /// Answers, and hands over a descriptor with the answer. Whoever asks without expecting one never has it.
+    pub async fn hand_over<T: Serialize>(mut self, reply: &Reply<T>, descriptor: OwnedFd) {
+        let Ok(mut line) = serde_json::to_vec(reply) else { return };
+        line.push(b'\n');
+        let given = async {
+            let sent = self
+                .stream
+                .async_io(Interest::WRITABLE, || descriptor::send(&self.stream, &line, descriptor.as_fd()));
+            let sent = sent.await?;
+            self.stream.write_all(line.get(sent..).unwrap_or_default()).await
+        };
+        // Whoever does not take the answer in time goes without.
+        let _ = tokio::time::timeout(LINE_TIME, given).await;
     }
 
     /// Answers, and keeps the connection: for what is streamed after the answer, with what came after the request.
@@ -261,6 +279,30 @@ pub fn open<Q: Serialize, A: DeserializeOwned>(
     request: &Q,
     limit: Duration,
 ) -> Result<(A, StdStream, Vec<u8>), AskError> {
+    let (answer, stream, rest, _) = put(path, request, limit)?;
+    Ok((answer, stream, rest))
+}
+
+/// Asks, and takes the descriptor that comes with the answer, if one does.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask_for_descriptor<Q: Serialize, A: DeserializeOwned>(
+    path: &Path,
+    request: &Q,
+    limit: Duration,
+) -> Result<(A, Option<OwnedFd>), AskError> {
+    put(path, request, limit).map(|(answer, _, _, descriptor)| (answer, descriptor))
+}
+
+/// An answer, the connection, what came after the answer, and a descriptor that came with it.
+type Put<A> = (A, StdStream, Vec<u8>, Option<OwnedFd>);
+
+fn put<Q: Serialize, A: DeserializeOwned>(
+    path: &Path,
+    request: &Q,
+    limit: Duration,
+) -> Result<Put<A>, AskError> {
     let broken = |source| AskError::Broken { path: path.to_owned(), source };
     let mut stream =
         StdStream::connect(path).map_err(|source| AskError::Absent { path: path.to_owned(), source })?;
@@ -268,25 +310,30 @@ pub fn open<Q: Serialize, A: DeserializeOwned>(
     line.push(b'\n');
     stream.set_write_timeout(Some(limit)).map_err(broken)?;
     stream.write_all(&line).map_err(broken)?;
-    let (line, rest) = line_of(&mut stream, limit).map_err(broken)?;
+    let (line, rest, descriptor) = line_of(&stream, limit).map_err(broken)?;
     match serde_json::from_slice(&line).map_err(|e| broken(e.into()))? {
-        Reply::Done(answer) => Ok((answer, stream, rest)),
+        Reply::Done(answer) => Ok((answer, stream, rest, descriptor)),
         Reply::Refused(refusal) => Err(refusal.into()),
     }
 }
 
-/// Reads up to the end of a line, and gives what came after it too.
-fn line_of(stream: &mut StdStream, limit: Duration) -> io::Result<(Vec<u8>, Vec<u8>)> {
+/// A line, what came after it, and a descriptor that came with it.
+type Line = (Vec<u8>, Vec<u8>, Option<OwnedFd>);
+
+/// Reads up to the end of a line.
+fn line_of(stream: &StdStream, limit: Duration) -> io::Result<Line> {
     let end = Instant::now() + limit;
     let mut line = Vec::new();
     let mut bytes = vec![0; 64 << 10];
+    let mut descriptor = None;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() || line.len() > 16 * LONGEST_LINE {
             return Err(io::ErrorKind::TimedOut.into());
         }
         stream.set_read_timeout(Some(left))?;
-        let read = stream.read(&mut bytes)?;
+        let (read, came) = descriptor::receive(stream, &mut bytes)?;
+        descriptor = descriptor.or(came);
         let from = line.len();
         line.extend_from_slice(bytes.get(..read).unwrap_or_default());
         if read == 0 {
@@ -295,7 +342,7 @@ fn line_of(stream: &mut StdStream, limit: Duration) -> io::Result<(Vec<u8>, Vec<
         if let Some(at) = line.iter().skip(from).position(|b| *b == b'\n') {
             let rest = line.split_off(from + at + 1);
             stream.set_read_timeout(None)?;
-            return Ok((line, rest));
+            return Ok((line, rest, descriptor));
         }
     }
 }
@@ -334,6 +381,30 @@ mod tests {
         assert_eq!(ask::<_, String>(&path, &"a\nb", SOON).unwrap(), "a\nb");
         let refused = ask::<_, String>(&path, &7, SOON).unwrap_err();
         assert!(matches!(refused, AskError::Refused(r) if r.reason == "Malformed"));
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_a_long_answer_and_only_to_who_expects_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = bind(&path, 0o600).unwrap();
+        let long = "x".repeat(1 << 20);
+        let answer = long.clone();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let answer = move |caller: Caller| {
+                let reply = Reply::Done(answer.clone());
+                async move { caller.hand_over(&reply, std::fs::File::open("/proc/version").unwrap().into()).await }
+            };
+            tokio::task::LocalSet::new().block_on(&runtime, serve(listener, answer)).unwrap();
+        });
+        let (text, given) = ask_for_descriptor::<_, String>(&path, &1, SOON).unwrap();
+        assert_eq!(text, long);
+        let read = io::read_to_string(std::fs::File::from(given.unwrap())).unwrap();
+        assert_eq!(read, std::fs::read_to_string("/proc/version").unwrap());
+        assert_eq!(ask::<_, String>(&path, &1, SOON).unwrap(), long);
+        let (_echo, path) = echo();
+        assert!(ask_for_descriptor::<_, String>(&path, &"a", SOON).unwrap().1.is_none());
     }
 
     #[test]

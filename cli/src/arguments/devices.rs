@@ -123,6 +123,6 @@ pub(crate) struct DeviceListOptions {
     #[arg(long, conflicts_with = "from")]
     pub(crate) pods: bool,
     /// The kubelet's socket for that
-    #[arg(long, value_name = "SOCKET", default_value = pinion_kubelet::POD_RESOURCES, requires = "pods")]
+    #[arg(long, value_name = "SOCKET", default_value = pinion_pod_resources::POD_RESOURCES, requires = "pods")]
     pub(crate) kubelet: PathBuf,
 }

@@ -3,9 +3,10 @@
 //! Called by `devices`. Asks the kubelet and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use pinion_kubelet::{ContainerHolds, HeldDevice, Pods, pods};
 use pinion_machine::{CpuSet, NodeId};
+use pinion_pod_resources::{ContainerHolds, HeldDevice, Pods, pods};
 use serde::Serialize;
 
 use super::words;
@@ -14,6 +15,8 @@ use crate::failure::Failure;
 use crate::output;
 use crate::table::Table;
 
+/// Longest that the kubelet may take.
+const WITHIN: Duration = Duration::from_secs(15);
 const COLUMNS: [&str; 7] = ["NAMESPACE", "POD", "CONTAINER", "RESOURCE", "DEVICE", "NODE", "CPUS"];
 
 /// Shows them.
@@ -21,7 +24,7 @@ const COLUMNS: [&str; 7] = ["NAMESPACE", "POD", "CONTAINER", "RESOURCE", "DEVICE
 /// # Errors
 /// When the kubelet does not tell.
 pub(super) fn show(options: &DeviceListOptions) -> Result<(), Failure> {
-    let pods = pods(&options.kubelet).map_err(Failure::failed)?;
+    let pods = pods(&options.kubelet, WITHIN).map_err(Failure::failed)?;
     match options.output {
         DeviceFormat::Json => output::document("PodDeviceList", &PodDeviceList::of(&pods)),
         DeviceFormat::Text | DeviceFormat::Wide => output::text(&picture(&pods)),
@@ -105,6 +108,7 @@ mod tests {
             pod: "one".into(),
             name: "it".into(),
             cpus: "4-5".parse().unwrap(),
+            memory: Vec::new(),
             devices,
         };
         Pods { containers: vec![container], ..Pods::default() }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use pinion_machine::{Bdf, Machine};
-use pinion_node_agent::{DeviceRoute, HostWishes, Isolation, Ledger, PagesWish};
+use pinion_node_agent::{HostWishes, Isolation, Ledger, PagesWish};
 use pinion_planner::{Holding, Occupancy, Placement, Refusal};
 
 use crate::failure::Failure;
@@ -145,20 +145,8 @@ impl Hosting {
 
 /// What a guest wishes of the host.
 pub(crate) fn wishes(placement: &Placement, quiet: bool, pages: &[PagesWish]) -> HostWishes {
-    let dedicated = !placement.dedicated_cpus().is_empty();
-    if !quiet || (!dedicated && placement.devices.is_empty()) {
-        return HostWishes { huge_pages: pages.to_vec(), ..HostWishes::default() };
-    }
-    let route =
-        |d: &pinion_planner::Device| DeviceRoute { address: d.address, cpus: d.interrupt_cpus.clone() };
-    HostWishes {
-        quiet_cpus: dedicated,
-        pinned_only: false,
-        realtime: placement.vcpus.iter().any(|v| v.realtime),
-        fallback: placement.emulator.cpus.clone(),
-        huge_pages: pages.to_vec(),
-        routes: placement.devices.iter().map(route).collect(),
-    }
+    let wishes = if quiet { HostWishes::of(placement) } else { HostWishes::default() };
+    HostWishes { huge_pages: pages.to_vec(), ..wishes }
 }
 
 /// What is told of a guest's CPUs, in words.

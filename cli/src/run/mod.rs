@@ -230,6 +230,7 @@ fn launch_spec(
         metrics,
         certificate,
         sockets: Some(Ledger::at(&options.ledger).sockets()),
+        shared_pool: false,
         wait_fd: None,
         console: if options.console { ConsoleMode::Attached } else { ConsoleMode::Log },
         audit: AuditPolicy { interval_seconds: options.audit_interval, repair: !options.no_repair },

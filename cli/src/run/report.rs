@@ -41,7 +41,8 @@ pub(super) fn event(name: &str, event: &Event) {
             format!("power button pressed; force follows after {grace_seconds} s")
         }
         // The host's part in it is told where it goes wrong.
-        Event::Vectors => return,
+        // Single drifts and repairs are told.
+        Event::Vectors | Event::Judged { .. } => return,
         Event::Warning { what } => format!("warning: {what}"),
         Event::Ended { end } => end.sentence(),
     };

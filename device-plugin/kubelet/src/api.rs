@@ -1,5 +1,4 @@
-//! What goes over the wire: version v1beta1 of the kubelet's API for device plugins, and version v1 of its API for which pod has
-//! what. Generated from `proto/`.
+//! What goes over the wire: version v1beta1 of the kubelet's API for device plugins. Generated from `proto/`.
 
 #![expect(
     missing_docs,
@@ -9,11 +8,6 @@
 )]
 
 tonic::include_proto!("v1beta1");
-
-/// Which pod has what.
-pub mod pod_resources {
-    tonic::include_proto!("v1");
-}
 
 /// What plugin and kubelet call this version.
 pub const VERSION: &str = "v1beta1";

@@ -1,7 +1,7 @@
 //! The device plugin's side of the kubelet's gRPC: one service for each resource, each on a socket of its own, which is made
 //! known to the kubelet again whenever that has forgotten it.
 //!
-//! [`serve`] is called once, on the plugin's only thread, and [`pods`] by the command line; what is offered comes by a channel, and is decided in
+//! [`serve`] is called once, on the plugin's only thread; what is offered comes by a channel, and is decided in
 //! `pinion-device-plugin`. It must never look at the host's devices itself.
 
 #![forbid(unsafe_code)]
@@ -10,7 +10,6 @@ pub mod api;
 mod folder;
 mod life;
 mod plugin;
-mod pods;
 mod registration;
 
 use std::collections::BTreeMap;
@@ -23,7 +22,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use folder::{Folder, FolderError};
-pub use pods::{ContainerHolds, HeldDevice, POD_RESOURCES, Pods, PodsError, pods};
 pub use registration::RegisterError;
 
 /// Where the kubelet looks for device plugins.

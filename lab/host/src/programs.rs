@@ -44,6 +44,20 @@ impl Programs {
         Ok(BUILT.get_or_init(|| Self { folder: folder.join(PROFILE) }))
     }
 
+    /// An example of a package, built with a feature where it is not up to date: what stands for others' programs.
+    ///
+    /// # Errors
+    /// [`LabError::Tool`] with what cargo said.
+    pub fn example(&self, package: &str, name: &str, feature: &str) -> Result<PathBuf, LabError> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--locked", "--profile", PROFILE, "--target-dir"]).arg(target());
+        build.args(["-p", package, "--example", name, "--features", feature]);
+        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
+        output(&mut build)?;
+        Ok(self.folder.join("examples").join(name))
+    }
+
     /// A program, by its name.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

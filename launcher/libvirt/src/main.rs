@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use pinion_launcher::program;
+use pinion_launcher::{BackendKind, program};
 use pinion_libvirt::{Libvirt, import_program};
 
 fn main() -> ExitCode {
@@ -13,5 +13,5 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == "import") {
         return import_program();
     }
-    program::run("pinion-launcher-libvirt", &Libvirt)
+    program::run("pinion-launcher-libvirt", BackendKind::Libvirt, &Libvirt)
 }

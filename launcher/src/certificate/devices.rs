@@ -158,6 +158,7 @@ mod tests {
             name: "default/a".into(),
             threads: BTreeMap::new(),
             helpers: &[],
+            may_narrow: false,
             emulator: CpuSet::new(),
             cells: vec![],
             locked: false,

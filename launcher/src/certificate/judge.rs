@@ -112,7 +112,12 @@ fn judge_thread(plan: &Plan, facts: &ThreadFacts) -> Vec<Item> {
         verdict,
         reason: None,
     };
-    let allowed_agrees = facts.allowed_cpus == planned.cpus;
+    // What is left of CPUs that are shared with others is right; a CPU to itself is all or nothing.
+    let narrowed = plan.may_narrow
+        && planned.cpus.len() > 1
+        && !facts.allowed_cpus.is_empty()
+        && facts.allowed_cpus.is_subset(&planned.cpus);
+    let allowed_agrees = narrowed || facts.allowed_cpus == planned.cpus;
     let mut last = item(
         Check::LastCpu,
         planned.cpus.to_string(),

@@ -26,4 +26,5 @@ pub use document::{
 pub use judge::{Reading, judge};
 pub use observe::{MemoryObservation, Observation, Subjects, observe_memory, observe_threads};
 pub use plan::{Plan, PlannedCell, PlannedDevice, PlannedThread};
+pub(crate) use store::replace;
 pub use store::{StoreError, write};

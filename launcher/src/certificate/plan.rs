@@ -18,6 +18,8 @@ pub struct Plan {
     pub emulator: CpuSet,
     /// Names of threads that I/O threads start for their own work: they may run where the one that started them does.
     pub helpers: &'static [&'static str],
+    /// Whether somebody may take CPUs away from threads that share several with others.
+    pub may_narrow: bool,
     /// Memory of the cells.
     pub cells: Vec<PlannedCell>,
     /// Whether no page may be swapped out.
@@ -90,6 +92,7 @@ impl Plan {
             threads: vcpus.chain(io).collect(),
             emulator: placement.emulator.cpus.clone(),
             helpers: &[],
+            may_narrow: false,
             cells: cells.collect(),
             locked: placement.vcpus.iter().any(|v| v.realtime),
             devices: placement

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use serde::Serialize;
 
 use super::document::Certificate;
 
@@ -26,15 +27,22 @@ pub struct StoreError {
 /// # Errors
 /// [`StoreError`]; the earlier certificate is then still there.
 pub fn write(path: &Path, certificate: &Certificate) -> Result<(), StoreError> {
-    let failed = |source| StoreError { path: path.to_owned(), source };
-    let mut text = serde_json::to_vec_pretty(certificate).map_err(|e| failed(io::Error::other(e)))?;
+    replace(path, certificate).map_err(|source| StoreError { path: path.to_owned(), source })
+}
+
+/// Replaces a document: whoever reads it sees the one before or this one.
+///
+/// # Errors
+/// As the operating system says.
+pub(crate) fn replace<T: Serialize>(path: &Path, document: &T) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(document).map_err(io::Error::other)?;
     text.push(b'\n');
     let draft = draft_of(path);
     let written = write_draft(&draft, &text).and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
         let _ = fs::remove_file(&draft);
     }
-    written.map_err(failed)
+    written
 }
 
 fn write_draft(draft: &Path, text: &[u8]) -> io::Result<()> {

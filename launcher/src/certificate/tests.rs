@@ -32,6 +32,7 @@ fn plan() -> Plan {
         name: "default/a".into(),
         threads: BTreeMap::from([(Role::Vcpu(0), thread("2")), (Role::IoThread(1), thread("3"))]),
         helpers: &[],
+        may_narrow: false,
         emulator: cpus("0-1"),
         cells: vec![PlannedCell { id: 0, host_node: NodeId(1), page_size: PageSize::MIB2, bytes: 64 << 20 }],
         locked: false,
@@ -237,6 +238,7 @@ fn drift_is_counted_once_while_it_lasts_and_repaired_by_thread() {
         name: "default/a".into(),
         threads: BTreeMap::from([(Role::Vcpu(0), planned)]),
         helpers: &[],
+        may_narrow: false,
         emulator: here,
         cells: vec![],
         locked: false,
@@ -287,4 +289,18 @@ fn threads_that_an_io_thread_starts_may_run_where_it_does() {
     assert_eq!(plan.thread_of(&named("worker", "3")).unwrap().cpus, cpus("3"));
     assert_eq!(plan.thread_of(&named("other", "3")).unwrap().cpus, plan.emulator);
     assert_eq!(plan.thread_of(&named("worker", "2")).unwrap().cpus, plan.emulator);
+}
+
+#[test]
+fn what_is_left_of_shared_cpus_holds_where_somebody_may_take_some_away() {
+    let narrowed = |cpus: &str| {
+        let mut observation = observation();
+        observation.threads[2].2 = Some(thread(Role::Emulator, 100, cpus));
+        observation
+    };
+    let fixed = certify(&plan(), &narrowed("0"), &memory(&[(1, 32)]));
+    assert_eq!(fixed.verdict, Verdict::Drifted);
+    let shared = Plan { may_narrow: true, ..plan() };
+    assert_eq!(certify(&shared, &narrowed("0"), &memory(&[(1, 32)])).verdict, Verdict::Holds);
+    assert_eq!(certify(&shared, &narrowed("0-2"), &memory(&[(1, 32)])).verdict, Verdict::Drifted);
 }

@@ -12,6 +12,7 @@ mod hub;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::thread;
@@ -58,7 +59,8 @@ pub(crate) struct Parts {
 /// by then.
 #[derive(Debug)]
 pub(crate) struct Control {
-    path: PathBuf,
+    /// Taken away in the end, where this process made it.
+    path: Option<PathBuf>,
     ended: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -71,6 +73,23 @@ impl Control {
     pub(crate) fn open(folder: &Path, parts: Parts) -> Result<(Self, OwnedFd), ControlError> {
         let path = folder.join(format!("{}.sock", std::process::id()));
         let listener = pinion_endpoint::bind(&path, 0o600)?;
+        Self::serve(listener, Some(path), parts)
+    }
+
+    /// The same, on a socket that somebody else has made.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub(crate) fn on(listener: UnixListener, parts: Parts) -> Result<(Self, OwnedFd), ControlError> {
+        listener.set_nonblocking(true).map_err(ControlError::Thread)?;
+        Self::serve(listener, None, parts)
+    }
+
+    fn serve(
+        listener: UnixListener,
+        path: Option<PathBuf>,
+        parts: Parts,
+    ) -> Result<(Self, OwnedFd), ControlError> {
         let (reader, writer) =
             pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| ControlError::Thread(e.into()))?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
@@ -108,6 +127,8 @@ impl Drop for Control {
             // It cannot be helped that it panicked, and it holds nothing of the guest.
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }

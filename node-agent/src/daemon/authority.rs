@@ -2,6 +2,8 @@
 //!
 //! - Anybody who may connect may read.
 //! - Root, the agent's own user and the members of the agent's group may reserve, but not a process that is a guest.
+//! - A process in a pod reserves nothing: it may ask for what its pod was given, whoever it is, and has the host made ready
+//!   only as the agent finds that it needs.
 //! - What is held may be changed by the process that holds it, and by the one that started that. By nobody else, root
 //!   or not: a guest's process that was taken over may be root's too.
 
@@ -27,12 +29,22 @@ impl Authority {
         peer: Peer,
         request: &AgentRequest,
         ledger: &LedgerDocument,
+        in_pod: bool,
     ) -> Result<(), Refusal> {
         let denied = |message: String| Err(Refusal::new("NotPermitted", message));
         if !request.is_change() {
             return Ok(());
         }
         let Some(owner) = request.owner() else {
+            if matches!(request, AgentRequest::Launch { .. }) {
+                // Who asks is looked at by what the kubelet knows of it.
+                return Ok(());
+            }
+            if in_pod {
+                let message =
+                    "a process in a pod has what the kubelet gave its container: it asks to be launched";
+                return Err(Refusal::new("InPod", message));
+            }
             if !self.may_reserve(peer) {
                 return denied(format!(
                     "user {} may not run guests on this node: ask its operator",
@@ -50,6 +62,10 @@ impl Authority {
             return Err(Refusal::new("NotHeld", format!("{owner:?} holds nothing on this node")));
         };
         let holder = &entry.process;
+        let is_theirs = matches!(request, AgentRequest::Prepare { .. } | AgentRequest::Transfer { .. });
+        if entry.pod.is_some() && is_theirs {
+            return denied(format!("{owner:?} is in a pod: what it needs of the host, the agent knows"));
+        }
         if peer.pid > 0 && (holder.pid == peer.pid || holder.is_child_of(peer.pid)) {
             return Ok(());
         }
@@ -96,6 +112,7 @@ mod tests {
         let entry = LedgerEntry {
             holding: holding(state),
             host: HostWishes::default(),
+            pod: None,
             process: Holder::current().unwrap(),
             since: jiff::Timestamp::UNIX_EPOCH,
         };
@@ -103,7 +120,7 @@ mod tests {
     }
 
     fn reason(authority: Authority, peer: Peer, request: &AgentRequest) -> Option<String> {
-        authority.check(peer, request, &ledger(HoldingState::Reserved)).err().map(|r| r.reason)
+        authority.check(peer, request, &ledger(HoldingState::Reserved), false).err().map(|r| r.reason)
     }
 
     const NOBODY: Authority = Authority { uid: 1, group: None };
@@ -136,7 +153,38 @@ mod tests {
     fn a_guest_reserves_nothing() {
         let reserve = AgentRequest::Reserve { generation: 0, holding: holding(HoldingState::Reserved) };
         let peer = Peer { uid: 0, ..me() };
-        let refused = NOBODY.check(peer, &reserve, &ledger(HoldingState::Committed)).unwrap_err();
+        let refused = NOBODY.check(peer, &reserve, &ledger(HoldingState::Committed), false).unwrap_err();
         assert!(refused.message.contains(GUEST), "{refused}");
+    }
+
+    #[test]
+    fn a_process_in_a_pod_reserves_nothing_and_has_nothing_prepared_as_it_wishes() {
+        let mut held = ledger(HoldingState::Reserved);
+        let check = |request: &AgentRequest, held: &LedgerDocument| {
+            let root = Peer { uid: 0, ..me() };
+            NOBODY.check(root, request, held, true).err().map(|r| r.reason)
+        };
+        let reserve = AgentRequest::Reserve { generation: 0, holding: holding(HoldingState::Reserved) };
+        assert_eq!(check(&reserve, &held).as_deref(), Some("InPod"));
+        let prepare =
+            AgentRequest::Prepare { owner: GUEST.into(), wishes: HostWishes::default(), bind: false };
+        let transfer = AgentRequest::Transfer { owner: GUEST.into(), pid: 1 };
+        assert_eq!(check(&prepare, &held), None, "a guest that is not in a pod");
+        held.holdings[0].pod = Some(crate::pod::PodPlace {
+            namespace: "default".into(),
+            name: "a".into(),
+            uid: "12".into(),
+            pod_group: "kubepods/pod12".into(),
+            group: "kubepods/pod12/ab".into(),
+            housekeeping: "0".parse().unwrap(),
+        });
+        for request in [prepare, transfer] {
+            assert_eq!(check(&request, &held).as_deref(), Some("NotPermitted"), "{request}");
+        }
+        for request in
+            [AgentRequest::Commit { owner: GUEST.into() }, AgentRequest::Release { owner: GUEST.into() }]
+        {
+            assert_eq!(check(&request, &held), None, "{request}");
+        }
     }
 }

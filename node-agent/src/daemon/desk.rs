@@ -13,17 +13,21 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pinion_discovery::{From, discover};
 use pinion_endpoint::{Peer, Refusal, chain};
+use pinion_machine::{Bdf, Machine};
 use pinion_planner::Holding;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::authority::Authority;
+use super::launch::{self, Candidate};
 use super::protocol::{AgentRequest, Changes, NoticeText};
 use super::status::{GuestRow, NodeStatus, Told};
 use super::tend::Tended;
 use super::watch::Watched;
+use crate::drivers::Rebound;
 use crate::ledger::{Holder, Ledger, LedgerDocument, LedgerError};
 use crate::partition::{Isolation, PartitionError};
+use crate::pod::{PodSources, is_in_pod};
 use crate::settings::{BindError, HostWishes, Keeper, Notice};
 
 /// How often vectors of devices are looked after.
@@ -40,6 +44,8 @@ const REMEMBERED: usize = 100;
 pub(super) enum Command {
     /// A request, and where its answer goes.
     Ask(Peer, AgentRequest, oneshot::Sender<Answer>),
+    /// A guest in a pod, whose launcher asks.
+    Launch(Box<Candidate>, oneshot::Sender<Answer>),
     /// A process was seen writing to a file that is kept.
     Wrote(std::path::PathBuf, String),
     /// A holder's process has ended, or the machine is another.
@@ -56,6 +62,7 @@ pub(super) struct Desk {
     pub(super) ledger: Ledger,
     pub(super) keeper: Keeper,
     pub(super) authority: Authority,
+    pub(super) pods: PodSources,
     pub(super) status: Arc<Mutex<NodeStatus>>,
     pub(super) watched: Watched,
     pub(super) tended: Tended,
@@ -83,6 +90,10 @@ impl Desk {
                     if changes {
                         self.publish();
                     }
+                }
+                Ok(Command::Launch(candidate, to)) => {
+                    let _ = to.send(self.launch(&candidate));
+                    self.publish();
                 }
                 Ok(Command::Wrote(file, writer)) => {
                     self.count("write");
@@ -126,7 +137,7 @@ impl Desk {
     }
 
     /// Makes everything as the guests need it that are there.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let mut news = self.tended.apply_profile(&self.ledger, &mut self.keeper);
         news.extend(self.tended.read_qualification());
         for text in news {
@@ -154,7 +165,7 @@ impl Desk {
         }
     }
 
-    fn tell(&mut self, notices: Vec<Notice>) -> Vec<NoticeText> {
+    pub(super) fn tell(&mut self, notices: Vec<Notice>) -> Vec<NoticeText> {
         let text = |n: Notice| NoticeText {
             reason: n.reason().to_owned(),
             warning: n.is_warning(),
@@ -207,7 +218,8 @@ impl Desk {
     /// Answers a request.
     pub(super) fn answer(&mut self, peer: Peer, request: AgentRequest) -> Answer {
         let document = self.ledger.read().map_err(|e| refused(&e))?;
-        self.authority.check(peer, &request, &document)?;
+        let in_pod = request.is_change() && is_in_pod(&self.pods.proc, peer.pid);
+        self.authority.check(peer, &request, &document, in_pod)?;
         match request {
             AgentRequest::Ledger => value(&document),
             AgentRequest::Status => {
@@ -216,6 +228,11 @@ impl Desk {
             }
             AgentRequest::Reserve { generation, holding } => {
                 self.reserve(peer, &document, generation, holding).map(|()| Value::Null)
+            }
+            // The daemon looks on another thread first, and hands over a candidate.
+            AgentRequest::Launch { instance, pod } => {
+                let candidate = launch::look(&self.pods, peer, &instance, &pod)?;
+                self.launch(&candidate)
             }
             AgentRequest::Prepare { owner, wishes, bind } => {
                 value(&self.prepare(&document, &owner, wishes, bind)?)
@@ -268,19 +285,24 @@ impl Desk {
         let devices = devices.map(|e| e.holding.devices.clone()).unwrap_or_default();
         if bind && !devices.is_empty() {
             let machine = discover(&From::Host).map_err(|e| Refusal::new("MachineUnreadable", chain(&e)))?;
-            let bound = self.keeper.bind(&machine, &devices).map_err(|e| match &e {
-                BindError::Ledger(e) => refused(e),
-                BindError::Devices(_) => Refusal::new("DeviceBlocked", e.to_string()),
-            })?;
-            texts.extend(bound.iter().map(|rebound| NoticeText {
-                reason: "DeviceBound".into(),
-                warning: false,
-                text: format!("device {} was bound: {}", rebound.address, rebound.change()),
-            }));
+            texts.extend(self.bind(&machine, &devices)?);
         }
         let notices = self.keeper.settle().map_err(|e| refused(&e))?;
         texts.extend(self.tell(notices));
         Ok(Changes { notices: texts, isolation: None })
+    }
+
+    pub(super) fn bind(&self, machine: &Machine, devices: &[Bdf]) -> Result<Vec<NoticeText>, Refusal> {
+        let bound = self.keeper.bind(machine, devices).map_err(|e| match &e {
+            BindError::Ledger(e) => refused(e),
+            BindError::Devices(_) => Refusal::new("DeviceBlocked", e.to_string()),
+        })?;
+        let text = |rebound: &Rebound| NoticeText {
+            reason: "DeviceBound".into(),
+            warning: false,
+            text: format!("device {} was bound: {}", rebound.address, rebound.change()),
+        };
+        Ok(bound.iter().map(text).collect())
     }
 
     fn transfer(&self, document: &LedgerDocument, owner: &str, pid: i32) -> Answer {
@@ -326,10 +348,10 @@ impl Desk {
     }
 }
 
-fn value<T: serde::Serialize>(of: &T) -> Answer {
+pub(super) fn value<T: serde::Serialize>(of: &T) -> Answer {
     serde_json::to_value(of).map_err(|e| Refusal::new("Unreadable", e.to_string()))
 }
 
-fn refused(error: &LedgerError) -> Refusal {
+pub(super) fn refused(error: &LedgerError) -> Refusal {
     Refusal::new(error.reason(), chain(error))
 }

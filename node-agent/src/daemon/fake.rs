@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
+use pinion_discovery::From;
 use pinion_endpoint::{Peer, Refusal};
 use serde_json::Value;
 
@@ -13,6 +14,7 @@ use super::tend::Tended;
 use super::watch::Watched;
 use crate::drivers::PciBus;
 use crate::ledger::Ledger;
+use crate::pod::PodSources;
 use crate::settings::{Host, Keeper};
 
 /// An agent that nobody listens for.
@@ -32,6 +34,7 @@ impl FakeAgent {
             ledger: ledger.clone(),
             keeper,
             authority: Authority { uid: 1, group: Some(4243) },
+            pods: Self::pods(folder),
             status: Arc::default(),
             watched,
             tended: Tended::new(folder.join("profile.yaml"), folder.join("qualification.json")),
@@ -40,6 +43,19 @@ impl FakeAgent {
             has_routes: false,
         });
         Self { desk, ledger }
+    }
+
+    /// Where it learns of pods: below its folder, but for the machine, which has four cores.
+    #[must_use]
+    pub fn pods(folder: &Path) -> PodSources {
+        PodSources {
+            proc: folder.join("proc"),
+            cgroups: folder.join("sys/fs/cgroup"),
+            logs: folder.join("logs"),
+            kubelet: folder.join("kubelet.sock"),
+            resources: folder.join("devices.yaml"),
+            machine: From::Synthetic("pack:1 [numa(memory=4GB)] core:4 pu:2".into()),
+        }
     }
 
     /// Its ledger.

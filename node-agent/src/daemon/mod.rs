@@ -9,6 +9,7 @@ mod authority;
 mod desk;
 mod exposition;
 mod gather;
+mod launch;
 mod page;
 mod protocol;
 mod status;
@@ -33,8 +34,10 @@ use pinion_endpoint::{Caller, Endpoint, EndpointError, Refusal, Reply, SocketErr
 use serde_json::Value;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 use crate::ledger::{Ledger, LedgerError};
+use crate::pod::PodSources;
 use crate::settings::Keeper;
 use authority::Authority;
 use desk::{Command, Desk};
@@ -45,10 +48,10 @@ use watch::{Watched, Watcher};
 pub use exposition::{METRICS, NodeMetric, merge, metrics_page};
 pub use page::{Shown, html};
 
-#[cfg(feature = "fake")]
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 
-pub use protocol::{AgentRequest, Changes, NoticeText};
+pub use protocol::{AgentRequest, Changes, Launched, NoticeText};
 pub use status::{GuestRow, NodeStatus, Told};
 
 /// How long a request may take: a driver may take its time to let go of a device.
@@ -67,6 +70,8 @@ pub struct AgentOptions {
     pub profile: PathBuf,
     /// The last qualification; it need not exist.
     pub qualification: PathBuf,
+    /// Where it learns of pods.
+    pub pods: PodSources,
 }
 
 /// Why the daemon does not run.
@@ -129,6 +134,7 @@ pub fn run(options: &AgentOptions, ready: impl FnOnce(Option<SocketAddr>)) -> Re
         keeper: Keeper::new(ledger),
         tended: Tended::new(options.profile.clone(), options.qualification.clone()),
         authority: Authority { uid: geteuid().as_raw(), group },
+        pods: options.pods.clone(),
         status: Arc::clone(&node.status),
         watched,
         told: VecDeque::new(),
@@ -144,7 +150,8 @@ pub fn run(options: &AgentOptions, ready: impl FnOnce(Option<SocketAddr>)) -> Re
     let pages =
         options.pages.map(|a| Endpoint::open(a, || (), move |path| page::page(&node, path))).transpose()?;
     ready(pages.as_ref().map(Endpoint::address));
-    let served = serve(listener, signals, gone, commands.clone());
+    let asked = Asked { desk: commands.clone(), ledger: ledger.clone(), pods: options.pods.clone() };
+    let served = serve(listener, signals, gone, asked);
     let _ = commands.send(Command::Quit);
     let worked = desk.join();
     drop(pages);
@@ -185,13 +192,13 @@ fn serve(
     listener: std::os::unix::net::UnixListener,
     end: oneshot::Receiver<()>,
     gone: oneshot::Receiver<()>,
-    desk: Sender<Command>,
+    asked: Asked,
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, async move {
-        let desk = Rc::new(desk);
+        let asked = Rc::new(asked);
         let serving = tokio::task::spawn_local(pinion_endpoint::serve(listener, move |caller| {
-            answer(Rc::clone(&desk), caller)
+            answer(Rc::clone(&asked), caller)
         }));
         tokio::select! {
             _ = end => {}
@@ -202,17 +209,37 @@ fn serve(
     })
 }
 
-async fn answer(desk: Rc<Sender<Command>>, caller: Caller) {
-    let reply = match parse(&caller.request) {
-        Ok(request) => ask(&desk, &caller, request).await,
+/// Who answers, and what is looked at first.
+struct Asked {
+    desk: Sender<Command>,
+    ledger: Ledger,
+    pods: PodSources,
+}
+
+async fn answer(asked: Rc<Asked>, caller: Caller) {
+    let request = parse(&caller.request);
+    let launches = matches!(request, Ok(AgentRequest::Launch { .. }));
+    let reply = match request {
+        Ok(request) => ask(&asked, &caller, request).await,
         Err(refusal) => Err(refusal),
     };
-    caller
-        .reply(&match reply {
-            Ok(value) => Reply::Done(value),
-            Err(refusal) => Reply::Refused(refusal),
-        })
-        .await;
+    match reply {
+        Ok(value) if launches => launched(&asked, caller, value).await,
+        Ok(value) => caller.reply(&Reply::Done(value)).await,
+        Err(refusal) => caller.reply(&Reply::<Value>::Refused(refusal)).await,
+    }
+}
+
+/// A launcher in a pod sees nothing of the node: its guest's socket is made for it where all are, and it gets the listening end.
+async fn launched(asked: &Asked, caller: Caller, value: Value) {
+    let path = asked.ledger.socket_of(caller.peer.pid);
+    match pinion_endpoint::bind(&path, 0o600) {
+        Ok(listener) => caller.hand_over(&Reply::Done(value), listener.into()).await,
+        Err(e) => {
+            eprintln!("warning: a guest in a pod has no socket: {}", pinion_endpoint::chain(&e));
+            caller.reply(&Reply::Done(value)).await;
+        }
+    }
 }
 
 /// A request from a line that anybody may have written.
@@ -223,10 +250,18 @@ pub fn parse(line: &[u8]) -> Result<AgentRequest, Refusal> {
     serde_json::from_slice(line).map_err(|e| Refusal::new("Malformed", format!("this is no request: {e}")))
 }
 
-async fn ask(desk: &Sender<Command>, caller: &Caller, request: AgentRequest) -> Result<Value, Refusal> {
+async fn ask(asked: &Asked, caller: &Caller, request: AgentRequest) -> Result<Value, Refusal> {
     let gone = || Refusal::new("Ending", "the node agent is ending");
     let (to, answered) = oneshot::channel();
-    desk.send(Command::Ask(caller.peer, request, to)).map_err(|_| gone())?;
+    let command = match request {
+        AgentRequest::Launch { instance, pod } => {
+            let (sources, peer) = (asked.pods.clone(), caller.peer);
+            let looking = spawn_blocking(move || launch::look(&sources, peer, &instance, &pod));
+            Command::Launch(Box::new(looking.await.map_err(|_| gone())??), to)
+        }
+        request => Command::Ask(caller.peer, request, to),
+    };
+    asked.desk.send(command).map_err(|_| gone())?;
     match tokio::time::timeout(ANSWERED_WITHIN, answered).await {
         Ok(answer) => answer.map_err(|_| gone())?,
         Err(_) => Err(Refusal::new("Busy", "the node agent has not come to it: ask again")),

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use pinion_planner::Holding;
+use pinion_planner::{Holding, Placement};
 use serde::{Deserialize, Serialize};
 
 use crate::partition::Isolation;
+use crate::pod::PodName;
 use crate::settings::HostWishes;
 
 /// A request to the agent.
@@ -20,6 +21,14 @@ pub enum AgentRequest {
         generation: u64,
         /// What is to be held.
         holding: Holding,
+    },
+    /// Plans a guest inside of what the kubelet gave its pod, reserves it for the process that asks, and makes the host ready
+    /// for it. To be asked by the guest's launcher, in the pod; the answer is [`Launched`].
+    Launch {
+        /// A `VirtualMachineInstance` of the pod's namespace.
+        instance: serde_json::Value,
+        /// The pod that asks.
+        pod: PodName,
     },
     /// Makes the host ready for it: drivers of its devices, interrupts, power.
     Prepare {
@@ -67,7 +76,7 @@ impl AgentRequest {
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         match self {
-            Self::Ledger | Self::Status | Self::Reserve { .. } => None,
+            Self::Ledger | Self::Status | Self::Reserve { .. } | Self::Launch { .. } => None,
             Self::Prepare { owner, .. }
             | Self::Transfer { owner, .. }
             | Self::Commit { owner }
@@ -82,6 +91,7 @@ impl fmt::Display for AgentRequest {
         f.write_str(match self {
             Self::Ledger => "ledger",
             Self::Reserve { .. } => "reserve",
+            Self::Launch { .. } => "launch",
             Self::Prepare { .. } => "prepare",
             Self::Transfer { .. } => "transfer",
             Self::Commit { .. } => "commit",
@@ -90,6 +100,19 @@ impl fmt::Display for AgentRequest {
             Self::Status => "status",
         })
     }
+}
+
+/// The place of a guest in a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Launched {
+    /// Where everything of it goes.
+    pub placement: Placement,
+    /// Its process, as the node counts it: in the pod it may have another number.
+    pub pid: i32,
+    /// What its user should know.
+    #[serde(default)]
+    pub notices: Vec<NoticeText>,
 }
 
 /// What changing something has led to.

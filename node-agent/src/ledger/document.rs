@@ -10,6 +10,7 @@ use pinion_planner::{Holding, Occupancy};
 use serde::{Deserialize, Serialize};
 
 use super::holder::Holder;
+use crate::pod::PodPlace;
 use crate::settings::{HostChanges, HostWishes};
 
 /// The version of this document.
@@ -47,6 +48,9 @@ pub struct LedgerEntry {
     /// What it wishes of the host.
     #[serde(default, skip_serializing_if = "HostWishes::is_empty")]
     pub host: HostWishes,
+    /// The pod that its process is in, if it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodPlace>,
     /// The process it lives in; once that is dead the entry is void.
     pub process: Holder,
     /// When it was taken.

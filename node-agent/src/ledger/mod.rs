@@ -15,6 +15,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use crate::pod::PodPlace;
 use crate::settings::{HostChanges, HostWishes};
 use jiff::Timestamp;
 use pinion_machine::CpuSet;
@@ -73,15 +74,28 @@ impl Ledger {
         holder: Holder,
         plan: impl FnOnce(&Occupancy) -> Result<(Holding, T), E>,
     ) -> Result<(Reservation, T), ReserveError<E>> {
+        self.enter(holder, |occupancy| plan(occupancy).map(|(holding, answer)| (holding, None, answer)))
+    }
+
+    /// The same, for a process that may be in a pod.
+    ///
+    /// # Errors
+    /// As [`Ledger::reserve`].
+    pub(crate) fn enter<T, E: Error + 'static>(
+        &self,
+        holder: Holder,
+        plan: impl FnOnce(&Occupancy) -> Result<(Holding, Option<PodPlace>, T), E>,
+    ) -> Result<(Reservation, T), ReserveError<E>> {
         let lock = file::lock(&self.path)?;
         let mut document = self.read()?;
-        let (mut holding, answer) = plan(&document.occupancy()).map_err(ReserveError::Plan)?;
+        let (mut holding, pod, answer) = plan(&document.occupancy()).map_err(ReserveError::Plan)?;
         holding.state = HoldingState::Reserved;
         refuse_conflicts(&document, &holding)?;
         let owner = holding.owner.clone();
         document.holdings.push(LedgerEntry {
             holding,
             host: HostWishes::default(),
+            pod,
             process: holder.clone(),
             since: Timestamp::now(),
         });

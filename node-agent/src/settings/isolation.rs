@@ -1,4 +1,4 @@
-//! The keeper's part in partitions: made for guests, made again where others undo them, taken away after them.
+//! The keeper's part in control groups: made for guests, made again where others undo them, taken away after them.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use pinion_planner::HoldingState;
 
 use super::keeper::{Keeper, count};
 use super::notice::Notice;
-use crate::ledger::{LedgerDocument, LedgerError};
+use crate::ledger::{LedgerDocument, LedgerEntry, LedgerError};
 use crate::partition::{Isolation, PartitionError};
 
 /// How long groups of a process that has ended are waited for.
@@ -18,14 +18,60 @@ impl Keeper {
     /// # Errors
     /// Why they are not; its threads are pinned to them still. The ledger's error is the outer one.
     pub fn isolate(&mut self, pid: i32) -> Result<Result<Isolation, PartitionError>, LedgerError> {
-        let partitions = self.partitions.clone();
+        let (partitions, containers) = (self.partitions.clone(), self.containers.clone());
         self.ledger.changing(|document, _| {
             let entry = document.holdings.iter().find(|e| e.process.pid == pid);
             let quiet =
                 entry.filter(|e| e.host.quiet_cpus && !e.host.pinned_only && !e.holding.cpus.is_empty());
-            Ok(quiet
-                .map_or(Ok(Isolation::Pinned), |e| partitions.make(pid, &e.holding.cpus, &e.host.fallback)))
+            Ok(match quiet {
+                None => Ok(Isolation::Pinned),
+                Some(LedgerEntry { pod: Some(pod), holding, .. }) => {
+                    containers.divide(pid, pod, &holding.cpus).map(|()| Isolation::Pinned)
+                }
+                Some(e) => partitions.make(pid, &e.holding.cpus, &e.host.fallback),
+            })
         })
+    }
+
+    /// Lets the container of a guest that has CPUs to itself use the housekeeping CPUs too.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) fn widen(&self, entry: &LedgerEntry) -> Result<(), PartitionError> {
+        match &entry.pod {
+            Some(pod) if !entry.holding.cpus.is_empty() => self.containers.widen(pod).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts back what the kubelet, or anybody, has made of guests' containers: a kubelet that is started anew gives them
+    /// their own CPUs only. The process's own groups keep its threads where they belong as soon as the container may.
+    pub(super) fn repair_containers(&mut self, document: &LedgerDocument) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for entry in document.holdings.iter().filter(|e| !e.holding.cpus.is_empty()) {
+            let Some(pod) = &entry.pod else { continue };
+            let widened = self.containers.widen(pod);
+            let done = widened.and_then(|wide| Ok(self.containers.restore(pod)? || wide));
+            let failure = match done {
+                Ok(false) => {
+                    self.lost.remove(&entry.process.pid);
+                    continue;
+                }
+                Ok(true) => None,
+                Err(e) => Some(pinion_endpoint::chain(&e)),
+            };
+            if failure.is_none() {
+                count(&mut self.tally.repairs, "cgroup");
+            } else if !self.lost.insert(entry.process.pid) {
+                // Tried each time, since the kubelet may relent; told and counted once.
+                continue;
+            }
+            count(&mut self.tally.drifts, "cgroup");
+            let by =
+                self.containers.files(pod).iter().find_map(|f| self.contests.culprit(f, &self.host.proc()));
+            notices.push(Notice::Container { owner: entry.holding.owner.clone(), by, failure });
+        }
+        notices
     }
 
     /// Whether guests' CPUs can be their own here.

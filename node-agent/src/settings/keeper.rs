@@ -21,6 +21,7 @@ use super::wish::Wanted;
 use crate::drivers::{DriverError, PciBus, Rebound, members};
 use crate::ledger::{Ledger, LedgerDocument, LedgerError};
 use crate::partition::Partitions;
+use crate::pod::Containers;
 use crate::settings::knob::Knob;
 
 /// How many interrupts are named in one notice.
@@ -41,6 +42,7 @@ pub struct Keeper {
     /// Of all that keep this host, the one that looks after it all the time.
     pub(super) watch: Option<Flock<File>>,
     pub(super) partitions: Partitions,
+    pub(super) containers: Containers,
     pub(super) knobs: BTreeSet<Knob>,
     /// Huge pages that there are at least, by node and size (KiB).
     pub(super) kept: BTreeMap<(NodeId, u64), u64>,
@@ -81,6 +83,7 @@ impl Keeper {
         Self {
             ledger: ledger.clone(),
             partitions: Partitions::below(host.cgroups(), host.proc()),
+            containers: Containers::below(host.cgroups(), host.proc()),
             knobs: Knob::ALL.into(),
             kept: BTreeMap::new(),
             contests: Contests::default(),
@@ -128,6 +131,8 @@ impl Keeper {
         let mut files: Vec<_> = kept.map(|c| self.host.path(&c.setting)).collect();
         let pids = document.holdings.iter().map(|e| e.process.pid).filter(|pid| self.partitions.has(*pid));
         files.extend(pids.flat_map(|pid| self.partitions.files(pid)));
+        let widened = document.holdings.iter().filter(|e| !e.holding.cpus.is_empty());
+        files.extend(widened.filter_map(|e| e.pod.as_ref()).flat_map(|pod| self.containers.files(pod)));
         files
     }
 
@@ -185,6 +190,7 @@ impl Keeper {
         }
         notices.extend(interrupts::route(&self.host, &wanted));
         notices.extend(self.repair_partitions(&seen));
+        notices.extend(self.repair_containers(&seen));
         Ok(self.news(notices))
     }
 

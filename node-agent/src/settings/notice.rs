@@ -66,6 +66,15 @@ pub enum Notice {
         /// Why it could not be made again; absent where it was.
         failure: Option<String>,
     },
+    /// Another process changed the control groups of a guest's container.
+    Container {
+        /// `namespace/name` of the guest.
+        owner: String,
+        /// The process, where it is known.
+        by: Option<String>,
+        /// Why they could not be put back; absent where they were.
+        failure: Option<String>,
+    },
     /// A device has its driver again.
     GivenBack(Rebound),
     /// A device was not given back.
@@ -76,7 +85,13 @@ impl Notice {
     /// Whether something is not as it should be.
     #[must_use]
     pub const fn is_warning(&self) -> bool {
-        !matches!(self, Self::GivenBack(_) | Self::PutBack { .. } | Self::Partition { failure: None, .. })
+        !matches!(
+            self,
+            Self::GivenBack(_)
+                | Self::PutBack { .. }
+                | Self::Partition { failure: None, .. }
+                | Self::Container { failure: None, .. }
+        )
     }
 
     /// A stable code.
@@ -87,6 +102,7 @@ impl Notice {
             Self::PutBack { .. } => "SettingPutBack",
             Self::Contested { .. } => "SettingContested",
             Self::Partition { .. } => "PartitionUndone",
+            Self::Container { .. } => "ContainerChanged",
             Self::Refused { .. } => "SettingRefused",
             Self::NotPermitted => "HostSettingsNotPermitted",
             Self::Unrouted { .. } => "InterruptNotRouted",
@@ -137,6 +153,15 @@ impl fmt::Display for Notice {
                             "{by} undid the partition of the CPUs of {owner}: other tasks may run there: {why}"
                         )
                     }
+                }
+            }
+            Self::Container { owner, by, failure } => {
+                let by = by.as_deref().unwrap_or("another process, such as a kubelet that was started anew,");
+                match failure {
+                    None => {
+                        write!(f, "{by} changed the CPUs of the container of {owner}, and they are put back")
+                    }
+                    Some(why) => write!(f, "{by} changed the CPUs of the container of {owner}: {why}"),
                 }
             }
             Self::Refused { setting, why } => write!(f, "{setting} cannot be changed: {why}"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pinion_machine::{Bdf, CpuSet, NodeId};
+use pinion_planner::Placement;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::LedgerDocument;
@@ -33,6 +34,26 @@ pub struct HostWishes {
 }
 
 impl HostWishes {
+    /// Those of a guest that has its place: quiet CPUs, if it has any to itself, and its devices' interrupts where they were
+    /// planned. Huge pages that are made for it come besides.
+    #[must_use]
+    pub fn of(placement: &Placement) -> Self {
+        let dedicated = !placement.dedicated_cpus().is_empty();
+        if !dedicated && placement.devices.is_empty() {
+            return Self::default();
+        }
+        let route =
+            |d: &pinion_planner::Device| DeviceRoute { address: d.address, cpus: d.interrupt_cpus.clone() };
+        Self {
+            quiet_cpus: dedicated,
+            pinned_only: false,
+            realtime: placement.vcpus.iter().any(|v| v.realtime),
+            fallback: placement.emulator.cpus.clone(),
+            huge_pages: Vec::new(),
+            routes: placement.devices.iter().map(route).collect(),
+        }
+    }
+
     /// Whether it wishes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {

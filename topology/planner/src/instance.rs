@@ -84,6 +84,7 @@ impl Request {
             numa: if spec.numa_passthrough() { NumaPolicy::Passthrough } else { NumaPolicy::Auto },
             io_threads: spec.io_threads().into_iter().map(io_thread).collect(),
             devices: device_requests(instance, devices)?,
+            within: None,
         })
     }
 }

@@ -9,7 +9,7 @@
 //! `sets` chooses several nodes, `cells` splits the guest cores over them, `memory` the
 //! pages, `domains` chooses L3 domains on a node, `devices` and `io_threads` theirs;
 //! `score` is the order in which all of that is weighed; `plan` lays the choice out, and
-//! `explain` says why there is none.
+//! `explain` says why there is none. `within` is the machine as a guest in a pod sees it.
 
 #![forbid(unsafe_code)]
 
@@ -32,6 +32,7 @@ mod search;
 mod sets;
 mod shape;
 mod stock;
+mod within;
 
 pub use instance::{DeviceNames, InstanceError};
 pub use occupancy::{HeldFloating, HeldMemory, Holding, HoldingState, Occupancy};
@@ -40,6 +41,6 @@ pub use plan::plan;
 pub use refusal::{Holder, Nearest, Refusal, RefusalReason, Shortage};
 pub use request::{
     CpuPolicy, CpuRequest, DeviceRequest, GuestTopology, IoThreadPlace, IoThreadRequest, MemoryRequest,
-    NumaPolicy, Request,
+    NumaPolicy, Request, Within,
 };
 pub use shape::Shape;

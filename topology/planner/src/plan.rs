@@ -9,7 +9,7 @@ use crate::memory::{self, Sharer};
 use crate::search::{Choice, Search, device_distance};
 use crate::stock::Stock;
 use crate::{Cell, Device, Emulator, IoThread, IoThreadPlace, Occupancy, Placement, Refusal, Request, Vcpu};
-use crate::{explain, stock};
+use crate::{explain, stock, within};
 
 /// The most vCPUs of a guest: as many as a CPU set can name. Shared vCPUs could otherwise
 /// be without bound.
@@ -25,9 +25,24 @@ pub fn plan(machine: &Machine, occupancy: &Occupancy, request: &Request) -> Resu
     if u64::from(demand.cores) * u64::from(demand.threads) > MOST_VCPUS {
         return Err(explain::too_many(request, &demand, MOST_VCPUS));
     }
-    let stock = Stock::new(machine, occupancy, &demand);
+    match &request.within {
+        None => plan_on(machine, occupancy, request, &demand),
+        Some(given) => {
+            let (machine, occupancy) = within::narrow(machine, occupancy, given);
+            plan_on(&machine, &occupancy, request, &demand)
+        }
+    }
+}
+
+fn plan_on(
+    machine: &Machine,
+    occupancy: &Occupancy,
+    request: &Request,
+    demand: &Demand,
+) -> Result<Placement, Refusal> {
+    let stock = Stock::new(machine, occupancy, demand);
     let devices = DevicePool::new(machine, occupancy, request);
-    let search = Search::new(&stock, &stock.room, &demand, &devices);
+    let search = Search::new(&stock, &stock.room, demand, &devices);
     let placed = match devices.suffice() {
         true => {
             search.best().and_then(|choice| Layout { search: &search, choice: &choice, request }.lay_out())
@@ -36,7 +51,7 @@ pub fn plan(machine: &Machine, occupancy: &Occupancy, request: &Request) -> Resu
     };
     match placed {
         Some(placement) => Ok(Placement { generation: occupancy.generation, ..placement }),
-        None => Err(explain::refusal(&stock, occupancy, request, &demand, &devices)),
+        None => Err(explain::refusal(&stock, occupancy, request, demand, &devices)),
     }
 }
 

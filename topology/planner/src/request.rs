@@ -1,6 +1,6 @@
 //! What a VM needs, already defaulted.
 
-use pinion_machine::{Bdf, PageSize};
+use pinion_machine::{Bdf, CpuSet, NodeId, PageSize};
 use serde::{Deserialize, Serialize};
 
 /// What a VM needs.
@@ -19,6 +19,20 @@ pub struct Request {
     pub io_threads: Vec<IoThreadRequest>,
     /// Its passed-through devices.
     pub devices: Vec<DeviceRequest>,
+    /// What it must stay within; the whole machine where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Within>,
+}
+
+/// What somebody else has given the guest of the machine, as the kubelet gives a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Within {
+    /// CPUs for vCPUs, and for I/O threads with one of their own. Shared vCPUs float over the housekeeping CPUs among
+    /// them.
+    pub cpus: CpuSet,
+    /// Nodes that its memory may come from.
+    pub memory: Vec<NodeId>,
 }
 
 /// vCPUs: how many, in what shape, on what kind of CPU.

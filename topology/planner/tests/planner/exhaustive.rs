@@ -4,11 +4,11 @@
 use std::cmp::Reverse;
 
 use pinion_machine::{CoreId, NodeId};
-use pinion_planner::plan;
+use pinion_planner::{Placement, Refusal, plan};
 use proptest::prelude::*;
 
 use crate::judge::{Bench, CellPlan, Verdict};
-use crate::worlds::dedicated_world;
+use crate::worlds::{World, dedicated_world, given_world};
 
 /// May I/O threads share cores with others of the guest; may guest cores share cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,20 +195,36 @@ fn subsets<T: Copy>(of: &[T]) -> Vec<Vec<T>> {
     all
 }
 
+/// The planner's answer, how it scores, and the best that there is.
+fn judged(world: &World) -> (Result<Placement, Refusal>, Option<Verdict>, Option<Verdict>) {
+    let topology = world.request.cpu.topology;
+    let search = Search {
+        bench: Bench::new(world),
+        cores: topology.sockets * topology.cores,
+        threads: topology.threads,
+        pages: world.request.memory.bytes / crate::worlds::PAGE.bytes(),
+    };
+    let answer = plan(&world.machine, &world.occupancy, &world.request);
+    let read = answer.as_ref().ok().map(|p| search.bench.read(p));
+    (answer, read, search.best())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_better_and_nothing_fits_where_we_refuse(world in dedicated_world()) {
-        let topology = world.request.cpu.topology;
-        let search = Search {
-            bench: Bench::new(&world),
-            cores: topology.sockets * topology.cores,
-            threads: topology.threads,
-            pages: world.request.memory.bytes / crate::worlds::PAGE.bytes(),
-        };
-        let best = search.best();
-        let answer = plan(&world.machine, &world.occupancy, &world.request);
-        prop_assert_eq!(answer.as_ref().ok().map(|p| search.bench.read(p)), best, "{:?}", answer);
+        let (answer, read, best) = judged(&world);
+        prop_assert_eq!(read, best, "{:?}", answer);
+    }
+
+    #[test]
+    fn nothing_is_better_inside_of_what_was_given(world in given_world()) {
+        let (answer, read, best) = judged(&world);
+        prop_assert_eq!(read, best, "{:?}", answer);
+        if let (Ok(placed), Some(within)) = (answer, &world.request.within) {
+            prop_assert!(placed.dedicated_cpus().is_subset(&within.cpus));
+            prop_assert!(placed.cells.iter().all(|c| within.memory.contains(&c.host_node)));
+        }
     }
 }

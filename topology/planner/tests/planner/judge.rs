@@ -56,25 +56,39 @@ impl<'a> Bench<'a> {
         }
         for holding in &world.occupancy.holdings {
             taken = taken.union(&holding.cpus);
-            for floating in &holding.floating {
+            // Whoever gave CPUs to a guest has taken off them whoever floated there.
+            for floating in holding.floating.iter().filter(|_| world.request.within.is_none()) {
                 taken = taken.union(&floating.cpus);
             }
         }
-        let cores = machine.cores.iter().map(|c| HostCore {
-            id: c.id,
-            node: c.node.unwrap(),
-            l3: c.l3,
-            width: u32::try_from(c.cpus.len()).unwrap(),
-            free: c.cpus.is_disjoint(&taken),
+        let given = |cpu: &CpuId| world.request.within.as_ref().is_none_or(|w| w.cpus.contains(*cpu));
+        let cores = machine.cores.iter().map(|c| {
+            let cpus: Vec<CpuId> = c.cpus.iter().filter(given).collect();
+            HostCore {
+                id: c.id,
+                node: c.node.unwrap(),
+                l3: c.l3,
+                width: u32::try_from(cpus.len()).unwrap(),
+                free: !cpus.iter().any(|cpu| taken.contains(*cpu)),
+            }
         });
+        let cores = cores.filter(|c| c.width > 0);
+        let has = |n: &pinion_machine::Node| {
+            let given = world.request.within.as_ref().is_none_or(|w| w.memory.contains(&n.id));
+            given && n.memory_bytes > 0
+        };
         let distance = |a, b| machine.distances.between(a, b);
         let home = machine.nodes.iter().map(|n| {
-            let near = machine.nodes.iter().filter(|o| o.memory_bytes > 0);
+            let near = machine.nodes.iter().filter(|o| has(o));
             let near = near.min_by_key(|o| (distance(n.id, o.id), o.cpus.is_empty(), o.id));
-            (n.id, if n.memory_bytes > 0 { n.id } else { near.map_or(n.id, |o| o.id) })
+            (n.id, if has(n) { n.id } else { near.map_or(n.id, |o| o.id) })
         });
         let home = home.collect();
-        let pages = machine.nodes.iter().map(|n| (n.id, Self::free_pages(world, n))).collect();
+        let pages = machine
+            .nodes
+            .iter()
+            .map(|n| (n.id, if has(n) { Self::free_pages(world, n) } else { 0 }))
+            .collect();
         Self { world, cores: cores.collect(), pages, home }
     }
 

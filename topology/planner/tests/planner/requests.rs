@@ -23,6 +23,7 @@ pub(crate) fn dedicated(sockets: u32, cores: u32, threads: u32, bytes: u64) -> R
         numa: NumaPolicy::Auto,
         io_threads: vec![],
         devices: vec![],
+        within: None,
     }
 }
 

@@ -4,7 +4,7 @@ use crate::requests::{cpus, dedicated, device, free, held, io_thread, shared};
 use pinion_machine::{Bdf, CpuSet, KernelFacts, NodeId, PageSize};
 use pinion_planner::{
     CpuPolicy, HeldFloating, HeldMemory, Holding, HoldingState, IoThreadPlace, Occupancy, Placement,
-    RefusalReason, Shape, plan,
+    RefusalReason, Request, Shape, Within, plan,
 };
 
 const GIB: u64 = 1 << 30;
@@ -312,4 +312,66 @@ fn a_machine_without_cpus_refuses() {
         let refused = plan(&machine, &free(), &request).unwrap_err();
         assert_eq!(refused.shortages[0].node, None);
     }
+}
+
+fn within(mut request: Request, list: &str, memory: &[u32]) -> Request {
+    request.within = Some(Within { cpus: cpus(list), memory: memory.iter().copied().map(NodeId).collect() });
+    request
+}
+
+#[test]
+fn a_guest_in_a_pod_stays_on_the_cpus_and_nodes_that_the_pod_was_given() {
+    let machine = Shape::new(2, 4).threads(2).build();
+    let request = within(dedicated(1, 2, 2, GIB), "5-6,13-14", &[1]);
+    let placed = plan(&machine, &free(), &request).unwrap();
+    assert_eq!((cpu_list(&placed), nodes(&placed)), (vec![5, 13, 6, 14], vec![1]));
+    assert_eq!(placed.emulator.cpus, cpus("0,8"), "housekeeping is outside");
+    let far = within(dedicated(1, 2, 2, GIB), "5-6,13-14", &[0]);
+    assert_eq!(nodes(&plan(&machine, &free(), &far).unwrap()), [0], "memory from where it may come");
+    let more = within(dedicated(1, 3, 2, GIB), "5-6,13-14", &[1]);
+    let refused = plan(&machine, &free(), &more).unwrap_err();
+    assert_eq!(refused.reason, RefusalReason::InsufficientCpus);
+}
+
+#[test]
+fn a_core_of_which_a_pod_was_given_one_cpu_counts_as_one() {
+    let machine = Shape::new(1, 4).threads(2).build();
+    let halves = within(dedicated(1, 2, 1, GIB), "1-2", &[0]);
+    let siblings_are_others = Occupancy { housekeeping: cpus("0,4-6"), ..held("7", 0) };
+    assert_eq!(cpu_list(&plan(&machine, &siblings_are_others, &halves).unwrap()), [1, 2]);
+    let pairs = within(dedicated(1, 1, 2, GIB), "1-2", &[0]);
+    let refused = plan(&machine, &siblings_are_others, &pairs).unwrap_err();
+    assert_eq!(refused.reason, RefusalReason::UnsupportedThreads);
+    let of_a_held_core = within(dedicated(1, 1, 1, GIB), "3", &[0]);
+    assert_eq!(cpu_list(&plan(&machine, &siblings_are_others, &of_a_held_core).unwrap()), [3]);
+}
+
+#[test]
+fn what_others_hold_is_not_given_away_but_what_they_floated_over_is() {
+    let machine = Shape::new(1, 4).build();
+    let request = within(dedicated(1, 1, 1, GIB), "2-3", &[0]);
+    assert_eq!(cpu_list(&plan(&machine, &held("2", 0), &request).unwrap()), [3]);
+    let refused = plan(&machine, &held("2-3", 0), &request).unwrap_err();
+    assert_eq!(refused.shortages[0].held_by[0].owner, "t/other");
+    let mut floated = held("", 0);
+    floated.holdings[0].floating = vec![HeldFloating { cpus: cpus("0-3"), vcpus: 2 }];
+    assert_eq!(cpu_list(&plan(&machine, &floated, &request).unwrap()), [2]);
+}
+
+#[test]
+fn a_shared_guest_in_a_pod_floats_over_its_containers_cpus() {
+    let machine = Shape::new(2, 4).build();
+    let pool = Occupancy { housekeeping: cpus("0-2,6"), ..held("", 0) };
+    let placed = plan(&machine, &pool, &within(shared(2, GIB), "0-2,6", &[0, 1])).unwrap();
+    assert_eq!(nodes(&placed), [0]);
+    assert!(placed.vcpus.iter().all(|v| v.cpus == cpus("0-2")), "those of its node");
+    let placed = plan(&machine, &pool, &within(shared(2, GIB), "0-2,6", &[1])).unwrap();
+    assert_eq!(nodes(&placed), [1]);
+}
+
+#[test]
+fn a_pod_without_cpus_of_its_own_has_no_dedicated_guest() {
+    let machine = Shape::new(1, 4).build();
+    let refused = plan(&machine, &free(), &within(dedicated(1, 1, 1, GIB), "", &[0])).unwrap_err();
+    assert_eq!(refused.reason, RefusalReason::UnsupportedThreads);
 }

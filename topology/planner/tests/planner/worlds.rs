@@ -3,7 +3,7 @@
 use pinion_machine::{Bdf, CpuId, CpuSet, HugePagePool, Machine, NodeId, PageSize};
 use pinion_planner::{
     CpuPolicy, DeviceRequest, GuestTopology, HeldFloating, HeldMemory, Holding, HoldingState, IoThreadPlace,
-    Occupancy, Request, Shape,
+    Occupancy, Request, Shape, Within,
 };
 use proptest::prelude::*;
 
@@ -140,6 +140,19 @@ pub(crate) fn dedicated_world() -> impl Strategy<Value = World> {
         world.request.cpu.topology = GuestTopology { sockets, cores, threads };
         world.request.memory.bytes = pages * PAGE.bytes();
         world.request.devices.truncate(keep);
+        world
+    })
+}
+
+/// The same, for a guest in a pod that was given some of the machine.
+pub(crate) fn given_world() -> impl Strategy<Value = World> {
+    let cpus = prop::collection::vec(prop::bool::weighted(0.7), 12);
+    let nodes = prop::collection::vec(prop::bool::weighted(0.8), 4);
+    (dedicated_world(), cpus, nodes).prop_map(|(mut world, cpus, nodes)| {
+        let given = |given: Vec<bool>| (0u32..).zip(given).filter(|(_, g)| *g).map(|(id, _)| id);
+        let within =
+            Within { cpus: given(cpus).map(CpuId).collect(), memory: given(nodes).map(NodeId).collect() };
+        world.request.within = Some(within);
         world
     })
 }

@@ -5,22 +5,22 @@
 
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
-use pinion_kubelet::api::pod_resources::pod_resources_lister_server::{
-    PodResourcesLister, PodResourcesListerServer,
-};
-use pinion_kubelet::api::pod_resources::{
+use pinion_machine::NodeId;
+use pinion_pod_resources::api::pod_resources_lister_server::{PodResourcesLister, PodResourcesListerServer};
+use pinion_pod_resources::api::{
     AllocatableResourcesRequest, AllocatableResourcesResponse, ContainerDevices, ContainerResources,
     ListPodResourcesRequest, ListPodResourcesResponse, NumaNode, PodResources, TopologyInfo,
 };
-use pinion_kubelet::{PodsError, pods};
-use pinion_machine::NodeId;
+use pinion_pod_resources::{PodsError, pods};
 use tokio::net::UnixListener;
 use tokio::runtime::Builder;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+const LIMIT: Duration = Duration::from_secs(15);
 const KVMS: usize = 100_000;
 
 fn devices(resource: &str, ids: &[&str], node: i64) -> ContainerDevices {
@@ -52,6 +52,7 @@ impl PodResourcesLister for Kubelet {
                 devices("example.com/gpu", &["0000:31:00.0"], 0),
             ],
             cpu_ids: vec![5, 4],
+            memory: vec![],
         };
         let pod = |name: &str, containers: Vec<ContainerResources>| PodResources {
             name: name.to_owned(),
@@ -70,7 +71,7 @@ impl PodResourcesLister for Kubelet {
             (0..KVMS).map(|n| format!("a-rather-long-name-of-a-device-that-fills-the-answer-{n}")).collect();
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         let devices = vec![devices("devices.kubevirt.io/kvm", &ids, 0)];
-        Ok(Response::new(AllocatableResourcesResponse { devices, cpu_ids: vec![] }))
+        Ok(Response::new(AllocatableResourcesResponse { devices, cpu_ids: vec![7, 4, 5, 6] }))
     }
 }
 
@@ -91,12 +92,25 @@ fn pods_are_told_with_what_they_have_also_by_a_long_answer() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("kubelet.sock");
     serve(&socket, true);
-    let pods = pods(&socket).unwrap();
+    let pods = pods(&socket, LIMIT).unwrap();
     let [container] = &pods.containers[..] else { unreachable!("one container has something: {pods:?}") };
     assert_eq!((container.pod.as_str(), container.cpus.to_string()), ("two", "4-5".to_owned()));
     let held: Vec<_> = container.devices.iter().map(|d| (d.id.as_str(), d.nodes.clone())).collect();
     assert_eq!(held, [("0000:31:00.0", vec![NodeId(0)]), ("0000:32:00.0", vec![NodeId(1)])]);
+    assert_eq!(
+        (pods.allocatable_cpus.to_string(), pods.exclusive().to_string()),
+        ("4-7".into(), "4-5".into())
+    );
     assert_eq!(pods.allocatable["devices.kubevirt.io/kvm"].len(), KVMS);
+}
+
+#[test]
+fn a_kubelet_that_does_not_answer_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("kubelet.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let error = pods(&socket, Duration::from_millis(50)).unwrap_err();
+    assert!(matches!(error, PodsError::Silent { .. }), "{error}");
 }
 
 #[test]
@@ -104,7 +118,7 @@ fn a_kubelet_that_does_not_tell_is_told_in_its_own_words() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("kubelet.sock");
     serve(&socket, false);
-    let error = pods(&socket).unwrap_err();
+    let error = pods(&socket, LIMIT).unwrap_err();
     assert!(
         matches!(error, PodsError::Refused { .. }) && error.to_string().contains("rejected by rate limit"),
         "{error}"

@@ -1,0 +1,223 @@
+//! A launcher in a Kubernetes pod: nobody started it with a plan, so it asks the node's agent for one.
+//!
+//! Called by the program on its main thread. It has no capability and no right on the host: CPUs, limits and control groups are
+//! changed by the agent, from outside. Standard output is the guest's console, and everything else goes to standard error.
+//! It must never end because the agent is away.
+
+mod agent;
+mod signals;
+mod status;
+mod steward;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use clap::Args;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use pinion_api::{Document, Problems, VirtualMachineInstance};
+use pinion_endpoint::{Refusal, chain};
+use serde_json::Value;
+
+use crate::backend::Backend;
+use crate::end::End;
+use crate::event::Events;
+use crate::guest::numbers;
+use crate::session::{Session, SessionError};
+use crate::spec::{AuditPolicy, BackendKind, ConsoleMode, LaunchSpec};
+
+pub use agent::{AgentChanges, AgentNotice, HostRequest, Launched, PodName};
+use agent::{PodAgent, Unlaunched};
+use status::StatusFile;
+pub use status::{CertificateStatus, LauncherStatus};
+use steward::Steward;
+
+/// Longest instance that is read, bytes: more does not fit into an object of Kubernetes.
+const LONGEST: u64 = 1 << 20;
+/// Exit code where the input is wrong.
+const INVALID: u8 = 2;
+/// Exit code where the node has no room.
+const REFUSED: u8 = 3;
+
+/// What the launcher of a pod is told.
+#[derive(Clone, Debug, Args)]
+pub struct PodOptions {
+    /// The VirtualMachineInstance, as JSON: a file of the downward API
+    #[arg(long, value_name = "FILE")]
+    instance: PathBuf,
+    /// Socket of the node's agent
+    #[arg(long, value_name = "SOCKET", default_value = "/run/pinion/agent.sock")]
+    agent: PathBuf,
+    /// Namespace of the pod
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    namespace: String,
+    /// The pod
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pod: String,
+    /// File that says how the guest is, replaced whenever that changes
+    #[arg(long, value_name = "FILE")]
+    status: Option<PathBuf>,
+    /// File of the certificate, kept up to date
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// Address that metrics are served on
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// Seconds between checks of a running guest
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    audit_interval: u64,
+}
+
+/// Why there is no guest.
+#[derive(Debug, thiserror::Error)]
+enum PodError {
+    #[error("Cannot read the instance {path:?}: mount it by the downward API, and name it with --instance")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("The instance {path:?} is longer than {LONGEST} bytes")]
+    Long { path: PathBuf },
+    #[error("The instance {path:?} is no JSON")]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("The instance {path:?}: {problems}")]
+    Problems { path: PathBuf, problems: Problems },
+    #[error("{path:?} has {count} instances: a pod runs one")]
+    Count { path: PathBuf, count: usize },
+    #[error("The node agent refuses ({}): {}", .0.reason, .0.message)]
+    Refused(Refusal),
+    #[error("Asked to end before the guest was placed")]
+    Ended,
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("Cannot {action}")]
+    Process { action: &'static str, source: io::Error },
+}
+
+impl PodError {
+    const fn code(&self) -> u8 {
+        match self {
+            Self::Read { .. } | Self::Long { .. } | Self::Json { .. } | Self::Problems { .. } => INVALID,
+            Self::Count { .. } => INVALID,
+            Self::Refused(_) => REFUSED,
+            Self::Ended => End::Forced.code(),
+            Self::Session(_) | Self::Process { .. } => 1,
+        }
+    }
+
+    /// A stable code.
+    fn reason(&self) -> &str {
+        match self {
+            Self::Read { .. } | Self::Long { .. } | Self::Json { .. } => "InstanceUnreadable",
+            Self::Problems { .. } | Self::Count { .. } => "InvalidInstance",
+            Self::Refused(refusal) => &refusal.reason,
+            Self::Ended => "Ended",
+            Self::Session(_) | Self::Process { .. } => "Failed",
+        }
+    }
+}
+
+/// Runs the guest of a pod, and gives the exit code that says how it ended: 0 where it powered off.
+#[must_use]
+pub fn run(program: &'static str, options: &PodOptions, backend: &dyn Backend) -> u8 {
+    let mut status = StatusFile::new(options.status.clone());
+    status.write();
+    match attempt(program, options, backend, &status) {
+        Ok(end) => end.code(),
+        Err(e) => {
+            let message = chain(&e);
+            eprintln!("{program}: {message}");
+            status.change(|s| s.fail(e.reason(), &message));
+            e.code()
+        }
+    }
+}
+
+/// 1. Signals are blocked first: the first process of a container hears none that it does not wait for.
+/// 2. The instance is read, by the same rules as a file of `pinion run`.
+/// 3. The agent plans, reserves and makes the host ready; it is waited for.
+/// 4. This thread goes to the emulator's CPUs, and every other is born there.
+/// 5. The guest lives as any other; the agent is asked for the host's part by a thread of its own.
+fn attempt(
+    program: &'static str,
+    options: &PodOptions,
+    backend: &dyn Backend,
+    status: &StatusFile,
+) -> Result<End, PodError> {
+    let signals = signals::block()?;
+    let (instance, value) = read(&options.instance)?;
+    let agent = PodAgent::at(program, &options.agent);
+    let pod = PodName { namespace: options.namespace.clone(), name: options.pod.clone() };
+    let (launched, listener) = agent.launch(&value, &pod, &signals).map_err(|e| match e {
+        Unlaunched::Refused(refusal) => PodError::Refused(refusal),
+        Unlaunched::Ended => PodError::Ended,
+    })?;
+    drop(signals);
+    vmm_host::set_affinity(0, &numbers(&launched.placement.emulator.cpus)).map_err(SessionError::Place)?;
+    status.clone().change(|s| s.pid = Some(launched.pid));
+    let failed =
+        |source: nix::errno::Errno| PodError::Process { action: "make a pipe", source: source.into() };
+    let (events, to_events): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let (from_go, go): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let told = Events::to_descriptor(to_events.as_raw_fd())
+        .map_err(|source| PodError::Process { action: "write events", source })?;
+    drop(to_events);
+    let owner = instance.full_name();
+    let steward =
+        Steward { program, agent, owner, status: status.clone(), events: events.into(), go: go.into() };
+    let steward = thread::Builder::new()
+        .name("steward".into())
+        .stack_size(256 << 10)
+        .spawn(move || steward.serve())
+        .map_err(|source| PodError::Process { action: "make a thread", source })?;
+    let spec = spec(options, instance, launched, from_go.as_raw_fd());
+    let end = Session::new(spec, told).with_listener(listener).run(backend);
+    // Its pipe has ended with the session.
+    let _ = steward.join();
+    Ok(end)
+}
+
+fn spec(
+    options: &PodOptions,
+    instance: VirtualMachineInstance,
+    launched: Launched,
+    wait_fd: i32,
+) -> LaunchSpec {
+    LaunchSpec {
+        api_version: LaunchSpec::API_VERSION.to_owned(),
+        kind: LaunchSpec::KIND.to_owned(),
+        backend: BackendKind::Native,
+        shared_pool: !instance.spec.dedicated_cpus(),
+        instance,
+        placement: launched.placement,
+        metrics: options.metrics,
+        certificate: options.certificate.clone(),
+        sockets: None,
+        wait_fd: Some(wait_fd),
+        console: ConsoleMode::Log,
+        audit: AuditPolicy { interval_seconds: options.audit_interval, repair: true },
+    }
+}
+
+fn read(path: &Path) -> Result<(VirtualMachineInstance, Value), PodError> {
+    let failed = |source| PodError::Read { path: path.to_owned(), source };
+    let mut text = Vec::new();
+    File::open(path).map_err(failed)?.take(LONGEST + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > LONGEST {
+        return Err(PodError::Long { path: path.to_owned() });
+    }
+    let value =
+        serde_json::from_slice(&text).map_err(|source| PodError::Json { path: path.to_owned(), source })?;
+    let documents = pinion_api::parse(&text)
+        .map_err(|problems| PodError::Problems { path: path.to_owned(), problems })?;
+    let count = documents.len();
+    let mut instances = documents.into_iter().map(Document::into_instance);
+    match (instances.next(), instances.next()) {
+        (Some(instance), None) => Ok((instance, value)),
+        _ => Err(PodError::Count { path: path.to_owned(), count }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
