@@ -66,6 +66,25 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// More than can be kept in mind of it.
+    #[error(
+        "Disk image {name} is larger than {most} bytes, and is to stay as it is: give the guest a smaller one, or let it write it"
+    )]
+    TooLarge {
+        /// The image.
+        name: String,
+        /// Bytes that are possible.
+        most: u64,
+    },
+    /// No file for what the guest writes.
+    #[error("Cannot make a file as large as {name}, for what the guest writes to it")]
+    Scratch {
+        /// The image.
+        name: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// Refused references to other files.
     #[error("Disk image {name} refers to {refers_to}: {why}")]
     Reference {

@@ -1,4 +1,4 @@
-//! Disk images: raw files, block devices and qcow2.
+//! Disk images: raw files, block devices and qcow2, and what a guest writes on top of one.
 //!
 //! `vmm-machine` opens them while it builds a guest; the thread that serves a disk then calls
 //! [`Disk`], which blocks until the kernel has the data. Guest memory is read and written in
@@ -11,6 +11,7 @@ mod error;
 mod format;
 mod lock;
 mod open;
+mod overlay;
 mod qcow2;
 mod raw;
 mod refcounts;
@@ -19,6 +20,7 @@ mod vectored;
 pub use error::{DiskError, FaultKind, OpenError};
 pub use format::ImageFormat;
 pub use open::{Access, DiskOptions, open, open_file};
+pub use overlay::overlay;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
