@@ -81,13 +81,25 @@ impl KernelBootContainer {
     /// The kernel.
     #[must_use]
     pub fn kernel(&self) -> Option<HostFile> {
-        Some(HostFile { root: self.directory()?, inside: inside(self.kernel_path.as_deref()?)? })
+        self.kernel_in(&self.directory()?)
     }
 
     /// The initrd, if there is one.
     #[must_use]
     pub fn initrd(&self) -> Option<HostFile> {
-        Some(HostFile { root: self.directory()?, inside: inside(self.initrd_path.as_deref()?)? })
+        self.initrd_in(&self.directory()?)
+    }
+
+    /// The kernel, where the image is in that directory.
+    #[must_use]
+    pub fn kernel_in(&self, root: &Path) -> Option<HostFile> {
+        Some(HostFile { root: root.to_owned(), inside: inside(self.kernel_path.as_deref()?)? })
+    }
+
+    /// The initrd, if there is one, where the image is in that directory.
+    #[must_use]
+    pub fn initrd_in(&self, root: &Path) -> Option<HostFile> {
+        Some(HostFile { root: root.to_owned(), inside: inside(self.initrd_path.as_deref()?)? })
     }
 }
 
