@@ -3,21 +3,15 @@
 //! Opens everything a guest needs, before anything is started: what is missing, locked or of the
 //! wrong kind is told here, by the field that names it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::Mode;
-use pinion_api::{
-    CloudInit, Disk, HostDisk, HostDiskType, HostFile, ImageFormat, Interface, MacAddress,
-    VirtualMachineInstance,
-};
+use nix::fcntl::OFlag;
+use pinion_api::{Disk, HostFile, Interface, MacAddress, PodVolumes, VirtualMachineInstance};
 use pinion_machine::CpuSet;
 use pinion_planner::Placement;
-use vmm_block::{Access, DiskOptions};
 use vmm_host::Tap;
 use vmm_machine::{
     CellConfig, ConsoleConfig, DeviceConfig, DiskConfig, Hints, IoThreadConfig, Kernel, KernelFiles,
@@ -25,7 +19,8 @@ use vmm_machine::{
 };
 
 use crate::image::DiskKernel;
-use crate::nocloud::cloud_init_image;
+use crate::rooted;
+use crate::volume::{VolumeError, Volumes};
 
 /// Priority of real-time vCPUs, as KubeVirt has it.
 const REALTIME_PRIORITY: i32 = 1;
@@ -68,31 +63,13 @@ pub enum GuestError {
     /// No more threads.
     #[error("Cannot start the thread that reads the guest's boot files")]
     Thread(#[source] io::Error),
-    /// An image cannot be made.
-    #[error("volume {volume:?}: Cannot make the image {path:?}")]
-    Create {
-        /// The volume.
-        volume: String,
-        /// The image.
-        path: PathBuf,
-        /// From the operating system.
-        source: io::Error,
-    },
-    /// An image cannot be opened.
+    /// What a disk holds cannot be opened.
     #[error("volume {volume:?}")]
-    Image {
+    Volume {
         /// The volume.
         volume: String,
         /// Why.
-        source: vmm_block::OpenError,
-    },
-    /// The cloud-init image cannot be made.
-    #[error("volume {volume:?}: Cannot make the cloud-init image")]
-    Seed {
-        /// The volume.
-        volume: String,
-        /// From the operating system.
-        source: io::Error,
+        source: VolumeError,
     },
     /// The tap device cannot be had.
     #[error("interface {interface:?}")]
@@ -105,13 +82,14 @@ pub enum GuestError {
 }
 
 impl Guest {
-    /// Opens everything.
+    /// Opens everything; in a pod, `pod` says where volumes are.
     ///
     /// # Errors
     /// [`GuestError`]; nothing is left open then.
     pub fn open(
         instance: &VirtualMachineInstance,
         placement: &Placement,
+        pod: Option<&PodVolumes>,
         console: ConsoleConfig,
     ) -> Result<Self, GuestError> {
         if let Some(need) = instance.needs_libvirt().first() {
@@ -119,7 +97,8 @@ impl Guest {
         }
         let domain = &instance.spec.domain;
         let shape = instance.spec.topology();
-        let disks = domain.devices.disks.iter().map(|disk| open_disk(instance, placement, disk));
+        let volumes = Volumes { instance, pod };
+        let disks = domain.devices.disks.iter().map(|disk| open_disk(volumes, placement, disk));
         let disks: Vec<DiskConfig> = disks.collect::<Result<_, _>>()?;
         let on_taps = domain.devices.interfaces.iter().filter(|interface| interface.sriov.is_none());
         let nets = on_taps.map(|interface| open_net(instance, interface));
@@ -129,7 +108,7 @@ impl Guest {
             threads: shape.threads,
             vcpus: vcpus(placement),
             cells: cells(placement),
-            kernel: kernel(instance, &disks)?,
+            kernel: kernel(instance, pod, &disks)?,
             disks,
             nets: nets.collect::<Result<_, _>>()?,
             devices: placement.devices.iter().map(device).collect(),
@@ -149,7 +128,11 @@ impl Guest {
 }
 
 /// What boots: the files that the spec names, else what the boot disk says, at each boot.
-fn kernel(instance: &VirtualMachineInstance, disks: &[DiskConfig]) -> Result<Kernel, GuestError> {
+fn kernel(
+    instance: &VirtualMachineInstance,
+    pod: Option<&PodVolumes>,
+    disks: &[DiskConfig],
+) -> Result<Kernel, GuestError> {
     let firmware = instance.spec.domain.firmware.as_ref();
     let Some(boot) = firmware.and_then(|f| f.kernel_boot.as_ref()) else {
         let disk = instance.spec.boot_disk().ok_or_else(|| missing("spec.domain.devices.disks"))?;
@@ -160,9 +143,11 @@ fn kernel(instance: &VirtualMachineInstance, disks: &[DiskConfig]) -> Result<Ker
     };
     let container =
         boot.container.as_ref().ok_or_else(|| missing("spec.domain.firmware.kernelBoot.container"))?;
-    let path =
-        container.kernel().ok_or_else(|| missing("spec.domain.firmware.kernelBoot.container.kernelPath"))?;
-    let initrd = container.initrd();
+    let (kernel, initrd) = match pod.map(PodVolumes::kernel) {
+        Some(folder) => (container.kernel_in(&folder), container.initrd_in(&folder)),
+        None => (container.kernel(), container.initrd()),
+    };
+    let path = kernel.ok_or_else(|| missing("spec.domain.firmware.kernelBoot.container.kernelPath"))?;
     let arguments = boot.kernel_args.as_deref().unwrap_or_default();
     Ok(Kernel::Files(KernelFiles {
         kernel: open_inside("spec.domain.firmware.kernelBoot.container.kernelPath", &path)?,
@@ -221,79 +206,22 @@ fn device(device: &pinion_planner::Device) -> DeviceConfig {
 
 /// Opens a file below a directory, which no link may lead out of.
 fn open_inside(field: &'static str, file: &HostFile) -> Result<File, GuestError> {
-    let failed = |e: nix::errno::Errno| GuestError::Boot {
+    rooted::open_inside(&file.root, &file.inside, OFlag::O_RDONLY).map_err(|source| GuestError::Boot {
         field,
         path: file.root.join(&file.inside),
-        source: e.into(),
-    };
-    let folder = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let root: OwnedFd = open(&file.root, folder, Mode::empty()).map_err(failed)?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let opened = openat2(&root, &file.inside, how).map_err(failed)?;
-    Ok(File::from(opened))
+        source,
+    })
 }
 
-fn open_disk(
-    instance: &VirtualMachineInstance,
-    placement: &Placement,
-    disk: &Disk,
-) -> Result<DiskConfig, GuestError> {
-    let volume =
-        instance.spec.volume(&disk.name).ok_or_else(|| missing(&format!("spec.volumes[{}]", disk.name)))?;
-    let image = match (&volume.host_disk, &volume.cloud_init_no_cloud) {
-        (Some(host), _) => open_host_disk(&disk.name, host, disk.is_read_only())?,
-        (_, Some(data)) => open_seed(instance, &disk.name, data)?,
-        _ => return Err(missing(&format!("spec.volumes[{}].hostDisk", disk.name))),
-    };
+fn open_disk(volumes: Volumes<'_>, placement: &Placement, disk: &Disk) -> Result<DiskConfig, GuestError> {
+    let volume = volumes.instance.spec.volume(&disk.name);
+    let volume = volume.ok_or_else(|| missing(&format!("spec.volumes[{}]", disk.name)))?;
+    let image = volumes
+        .open(disk, volume)
+        .map_err(|source| GuestError::Volume { volume: volume.name.clone(), source })?;
     let io_thread = placement.io_threads.iter().position(|t| t.disks.contains(&disk.name));
     let serial = disk.serial.clone().unwrap_or_default();
     Ok(DiskConfig { name: disk.name.clone(), image: Arc::new(Mutex::new(image)), serial, io_thread })
-}
-
-fn open_host_disk(
-    volume: &str,
-    host: &HostDisk,
-    read_only: bool,
-) -> Result<Box<dyn vmm_block::Disk>, GuestError> {
-    let path = Path::new(&host.path);
-    if host.kind == HostDiskType::DiskOrCreate {
-        create(volume, host, path)?;
-    }
-    let format = match host.format() {
-        ImageFormat::Raw => vmm_block::ImageFormat::Raw,
-        ImageFormat::Qcow2 => vmm_block::ImageFormat::Qcow2,
-    };
-    let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
-    vmm_block::open(path, DiskOptions { access, format: Some(format) })
-        .map_err(|source| GuestError::Image { volume: volume.to_owned(), source })
-}
-
-/// Makes a sparse image, unless there is one.
-fn create(volume: &str, host: &HostDisk, path: &Path) -> Result<(), GuestError> {
-    let failed = |source| GuestError::Create { volume: volume.to_owned(), path: path.to_owned(), source };
-    let bytes = host.capacity.as_ref().map_or(0, pinion_api::Quantity::rounded_up);
-    match OpenOptions::new().write(true).create_new(true).open(path) {
-        Ok(file) => file.set_len(bytes).map_err(|e| {
-            let _ = std::fs::remove_file(path);
-            failed(e)
-        }),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(failed(e)),
-    }
-}
-
-fn open_seed(
-    instance: &VirtualMachineInstance,
-    volume: &str,
-    data: &CloudInit,
-) -> Result<Box<dyn vmm_block::Disk>, GuestError> {
-    let file = cloud_init_image(instance, data)
-        .map_err(|source| GuestError::Seed { volume: volume.to_owned(), source })?;
-    let options = DiskOptions { access: Access::ReadOnly, format: Some(vmm_block::ImageFormat::Raw) };
-    vmm_block::open_file(file, volume, options)
-        .map_err(|source| GuestError::Image { volume: volume.to_owned(), source })
 }
 
 fn open_net(instance: &VirtualMachineInstance, interface: &Interface) -> Result<NetConfig, GuestError> {

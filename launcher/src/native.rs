@@ -20,7 +20,8 @@ pub struct Native;
 
 impl Backend for Native {
     fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
-        Ok(Box::new(Guest::open(&spec.instance, &spec.placement, console)?))
+        let pod = spec.pod_volumes.as_ref();
+        Ok(Box::new(Guest::open(&spec.instance, &spec.placement, pod, console)?))
     }
 }
 

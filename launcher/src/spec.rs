@@ -6,7 +6,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use pinion_api::VirtualMachineInstance;
+use pinion_api::{PodVolumes, VirtualMachineInstance};
 use pinion_planner::Placement;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,9 @@ pub struct LaunchSpec {
     pub instance: VirtualMachineInstance,
     /// Where everything of it goes.
     pub placement: Placement,
+    /// Where its volumes are in the pod that it is in; absent on one host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_volumes: Option<PodVolumes>,
     /// Where metrics are served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,

@@ -64,6 +64,22 @@ fn a_kernel_is_read_and_read_anew_when_the_guest_has_changed_it() {
     assert_eq!(text(kernel.read().unwrap().kernel), "a newer kernel");
 }
 
+#[test]
+fn a_kernel_is_read_through_what_the_guest_wrote_on_top_of_an_image() {
+    let file = image(b"the kernel");
+    let before = bytes_of(&file);
+    let options = DiskOptions { access: Access::ReadOnly, format: None };
+    let base = vmm_block::open_file(file.try_clone().unwrap(), "test", options).unwrap();
+    let disk = vmm_block::overlay(base, tempfile::tempfile().unwrap()).unwrap();
+    let disk: SharedDisk = Arc::new(Mutex::new(disk));
+    let mut kernel = DiskKernel::new("root", Arc::clone(&disk)).unwrap();
+    assert_eq!(text(kernel.read().unwrap().kernel), "the kernel");
+    let mut newer = bytes_of(&image(b"a newer kernel"));
+    disk.lock().unwrap().write(&[newer.as_mut_slice().into()], 0).unwrap();
+    assert_eq!(text(kernel.read().unwrap().kernel), "a newer kernel");
+    assert_eq!(bytes_of(&file), before);
+}
+
 fn bytes_of(file: &File) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
     file.read_exact_at(&mut bytes, 0).unwrap();

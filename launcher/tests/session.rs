@@ -73,7 +73,7 @@ struct FakeGuest {
 impl Backend for Fake {
     fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
         // What is missing is told as the native one tells it.
-        Guest::open(&spec.instance, &spec.placement, console)?;
+        Guest::open(&spec.instance, &spec.placement, spec.pod_volumes.as_ref(), console)?;
         Ok(Box::new(Fake { story: self.story, alive: Arc::clone(&self.alive) }))
     }
 }
@@ -280,6 +280,7 @@ fn spec(folder: &Path, vcpu: CpuSet) -> LaunchSpec {
             cells: vec![],
             devices: vec![],
         },
+        pod_volumes: None,
         metrics: None,
         sockets: None,
         shared_pool: false,

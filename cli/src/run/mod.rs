@@ -227,6 +227,7 @@ fn launch_spec(
         backend: BackendKind::Native,
         instance: instance.clone(),
         placement,
+        pod_volumes: None,
         metrics,
         certificate,
         sockets: Some(Ledger::at(&options.ledger).sockets()),

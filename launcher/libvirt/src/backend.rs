@@ -14,7 +14,9 @@ use caps::Capability;
 use pinion_api::VirtualMachineInstance;
 use pinion_launcher::backend::{ArmedGuest, Backend, BackendError, OpenedGuest, RunningGuest};
 use pinion_launcher::certificate::{Range, Repair, Role};
-use pinion_launcher::{BackendKind, ConsoleConfig, LaunchSpec, SetThreads, cloud_init_image, with_console};
+use pinion_launcher::{
+    BackendKind, CloudInitData, ConsoleConfig, LaunchSpec, SetThreads, cloud_init_image, with_console,
+};
 use pinion_machine::CpuSet;
 use pinion_planner::Placement;
 use roxmltree::Document;
@@ -43,6 +45,10 @@ pub struct Libvirt;
 
 impl Backend for Libvirt {
     fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
+        if spec.pod_volumes.is_some() {
+            return Err(LibvirtError::InPod.into());
+        }
+        check_volumes(&spec.instance)?;
         let connect = connect()?;
         let path = BackendKind::Libvirt.folder(std::process::id()).unwrap_or_default();
         let folder = Folder::make(path)?;
@@ -96,6 +102,20 @@ impl Drop for Folder {
     }
 }
 
+/// QEMU opens images by their paths, as another user: a file that goes with the guest has none.
+fn check_volumes(instance: &VirtualMachineInstance) -> Result<(), LibvirtError> {
+    for (index, volume) in instance.spec.volumes.iter().enumerate() {
+        let instead = match (&volume.empty_disk, &volume.host_disk, volume.cloud_init()) {
+            (Some(_), ..) => "use a hostDisk volume of type DiskOrCreate",
+            (None, None, None) => "it is for guests in a pod; use a hostDisk volume",
+            _ => continue,
+        };
+        let kind = if volume.empty_disk.is_some() { ".emptyDisk" } else { "" };
+        return Err(LibvirtError::Volume { field: format!("spec.volumes[{index}]{kind}"), instead });
+    }
+    Ok(())
+}
+
 /// Makes what the document names and the spec does not have.
 fn assets(instance: &VirtualMachineInstance, folder: &Path) -> Result<Assets, LibvirtError> {
     let spec = &instance.spec;
@@ -103,11 +123,12 @@ fn assets(instance: &VirtualMachineInstance, folder: &Path) -> Result<Assets, Li
     let cpu_features = if smt { vec![TOPOLOGY_EXTENSIONS] } else { Vec::new() };
     let mut assets = Assets { sockets: folder.to_owned(), cpu_features, ..Assets::default() };
     for volume in &spec.volumes {
-        let Some(data) = &volume.cloud_init_no_cloud else { continue };
+        let Some(data) = volume.cloud_init() else { continue };
         let path = folder.join(format!("{}.img", volume.name));
         let failed =
             |source| LibvirtError::File { action: "make the cloud-init image", path: path.clone(), source };
-        let mut image = cloud_init_image(instance, data).map_err(failed)?;
+        let data = CloudInitData::inline(data);
+        let mut image = cloud_init_image(instance, volume, data).map_err(failed)?;
         // What is in it may be secret: libvirt gives it to QEMU's user alone.
         let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).clone();
         let mut file = options.open(&path).map_err(failed)?;
@@ -316,6 +337,30 @@ impl ArmedGuest for Armed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_that_qemu_cannot_have_is_named() {
+        let told = |volume: serde_json::Value| {
+            let instance = serde_json::from_value(serde_json::json!({
+                "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "metadata": {"name": "a"},
+                "spec": {"domain": {"devices": {}}, "volumes": [
+                    {"name": "a", "hostDisk": {"path": "/a", "type": "Disk"}},
+                    {"name": "b", "cloudInitConfigDrive": {"userData": "a"}},
+                    volume
+                ]}
+            }));
+            check_volumes(&instance.unwrap()).map_err(|e| e.to_string())
+        };
+        told(serde_json::json!({"name": "c", "hostDisk": {"path": "/c", "type": "Disk"}})).unwrap();
+        let empty = told(serde_json::json!({"name": "c", "emptyDisk": {"capacity": "1Gi"}})).unwrap_err();
+        assert!(empty.starts_with("spec.volumes[2].emptyDisk: not with libvirt: use a hostDisk"), "{empty}");
+        let claim = serde_json::json!({"name": "c", "persistentVolumeClaim": {"claimName": "a"}});
+        assert!(
+            told(claim)
+                .unwrap_err()
+                .starts_with("spec.volumes[2]: not with libvirt: it is for guests in a pod")
+        );
+    }
 
     #[test]
     fn cpus_are_bits() {

@@ -55,6 +55,19 @@ pub enum LibvirtError {
         /// Where it is wrong.
         source: roxmltree::Error,
     },
+    /// What only our own virtual machine monitor has, or nobody.
+    #[error("{field}: not with libvirt: {instead}")]
+    Volume {
+        /// The field.
+        field: String,
+        /// What to do.
+        instead: &'static str,
+    },
+    /// QEMU is the host's daemon's.
+    #[error(
+        "A guest in a pod runs without libvirt, whose daemon sees nothing of the pod: remove what only QEMU has from its spec"
+    )]
+    InPod,
     /// A kernel boot without what its rules promise.
     #[error("{0}: missing")]
     Missing(&'static str),

@@ -1,7 +1,9 @@
 use std::fs;
 
+use nix::sys::stat::Mode;
 use pinion_machine::{NodeId, PageSize};
 use pinion_planner::{Cell, Emulator, IoThread, Vcpu};
+use vmm_block::Access;
 
 use super::*;
 
@@ -65,7 +67,7 @@ fn open_with(
         }
     });
     let instance = serde_json::from_value(instance).unwrap();
-    Guest::open(&instance, &placement(), ConsoleConfig { output: None, input: None })
+    Guest::open(&instance, &placement(), None, ConsoleConfig { output: None, input: None })
 }
 
 fn folder() -> tempfile::TempDir {

@@ -1,112 +1,150 @@
-//! The image that cloud-init reads as NoCloud: a FAT file system labelled `CIDATA`, in memory.
+//! The disk that cloud-init reads: as NoCloud labelled `CIDATA`, as a config drive `config-2`.
 //!
-//! Source: cloud-init's documentation, datasource NoCloud. The image is a memory file: it is gone
-//! with its descriptor.
+//! Source: cloud-init's documentation, datasources NoCloud and ConfigDrive; KubeVirt for what is in which file.
 
 use std::fs::File;
-use std::io::{self, Cursor, Write};
+use std::io;
 
-use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use pinion_api::{CloudInit, VirtualMachineInstance};
+use pinion_api::{CloudInit, VirtualMachineInstance, Volume};
+use serde_json::json;
 
-/// Room beside the data: FAT, directory, rounding of each file.
-const ROOM: usize = 512 << 10;
-const LABEL: [u8; 11] = *b"CIDATA     ";
+use super::fat::Files;
+use crate::identity::guest_uuid;
 
-/// The image for a guest, as a file in memory.
+/// Labels.
+const NO_CLOUD: &str = "CIDATA";
+const CONFIG_DRIVE: &str = "config-2";
+/// Folder of a config drive.
+const LATEST: &str = "openstack/latest";
+
+/// What cloud-init is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CloudInitData {
+    /// What to do.
+    pub user_data: Vec<u8>,
+    /// How networks are set up; empty for what cloud-init does itself.
+    pub network_data: Vec<u8>,
+}
+
+impl CloudInitData {
+    /// What the spec itself says.
+    #[must_use]
+    pub fn inline(data: &CloudInit) -> Self {
+        Self { user_data: data.user_data_bytes(), network_data: data.network_data_bytes() }
+    }
+}
+
+/// The disk for a guest, as a file in memory, of the kind that the volume is.
 ///
 /// # Errors
 /// From the operating system.
-pub fn cloud_init_image(instance: &VirtualMachineInstance, data: &CloudInit) -> io::Result<File> {
-    let seed = Seed {
-        instance_id: instance.full_name(),
-        host_name: instance.host_name().to_owned(),
-        user_data: data.user_data_bytes(),
-        network_data: Some(data.network_data_bytes()).filter(|d| !d.is_empty()),
-    };
-    seed.image()
-}
-
-/// What the image says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seed {
-    pub(crate) instance_id: String,
-    pub(crate) host_name: String,
-    pub(crate) user_data: Vec<u8>,
-    pub(crate) network_data: Option<Vec<u8>>,
-}
-
-impl Seed {
-    /// The image.
-    pub(crate) fn image(&self) -> io::Result<File> {
-        let bytes = self.bytes()?;
-        let mut file: File = memfd_create(c"pinion-cloud-init", MFdFlags::MFD_CLOEXEC)?.into();
-        file.write_all(&bytes)?;
-        Ok(file)
+pub fn cloud_init_image(
+    instance: &VirtualMachineInstance,
+    volume: &Volume,
+    data: CloudInitData,
+) -> io::Result<File> {
+    if volume.cloud_init_config_drive.is_some() {
+        config_drive(instance, data).image(CONFIG_DRIVE)
+    } else {
+        no_cloud(instance, data).image(NO_CLOUD)
     }
+}
 
-    fn bytes(&self) -> io::Result<Vec<u8>> {
-        let data = self.user_data.len() + self.network_data.as_ref().map_or(0, Vec::len);
-        let mut image = vec![0; (data + ROOM).next_multiple_of(4096)];
-        fatfs::format_volume(
-            Cursor::new(image.as_mut_slice()),
-            FormatVolumeOptions::new().volume_label(LABEL),
-        )?;
-        {
-            let volume = FileSystem::new(Cursor::new(image.as_mut_slice()), FsOptions::new())?;
-            let root = volume.root_dir();
-            root.create_file("meta-data")?.write_all(self.meta_data().as_bytes())?;
-            root.create_file("user-data")?.write_all(&self.user_data)?;
-            if let Some(network) = &self.network_data {
-                root.create_file("network-config")?.write_all(network)?;
-            }
+fn no_cloud(instance: &VirtualMachineInstance, data: CloudInitData) -> Files {
+    // JSON strings are YAML strings, whatever is in them.
+    let text = |value: &str| serde_json::Value::from(value).to_string();
+    let (id, host) = (text(&instance.full_name()), text(instance.host_name()));
+    let mut files = Files::default();
+    files.add("meta-data", format!("instance-id: {id}\nlocal-hostname: {host}\n").into_bytes());
+    files.add("user-data", data.user_data);
+    if !data.network_data.is_empty() {
+        files.add("network-config", data.network_data);
+    }
+    files
+}
+
+fn config_drive(instance: &VirtualMachineInstance, data: CloudInitData) -> Files {
+    let name = instance.host_name();
+    // cloud-init takes the UUID for the instance, and does without none.
+    let meta_data = json!({
+        "uuid": guest_uuid(instance).to_string(),
+        "instance_id": instance.full_name(),
+        "name": instance.name(),
+        "hostname": name,
+        "local_hostname": name,
+    });
+    let mut files = Files::default();
+    let mut add = |name: &str, content: Vec<u8>| files.add(&format!("{LATEST}/{name}"), content);
+    add("meta_data.json", meta_data.to_string().into_bytes());
+    for (name, content) in [("user_data", data.user_data), ("network_data.json", data.network_data)] {
+        if !content.is_empty() {
+            add(name, content);
         }
-        Ok(image)
     }
-
-    fn meta_data(&self) -> String {
-        // JSON strings are YAML strings, whatever is in them.
-        let text = |value: &str| serde_json::Value::from(value).to_string();
-        format!("instance-id: {}\nlocal-hostname: {}\n", text(&self.instance_id), text(&self.host_name))
-    }
+    files
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
+    use super::super::fat::read;
     use super::*;
 
-    fn seed(user_data: Vec<u8>) -> Seed {
-        Seed {
-            instance_id: "default/a".into(),
-            host_name: "a".into(),
-            user_data,
-            network_data: Some(b"version: 2\n".to_vec()),
+    fn instance() -> VirtualMachineInstance {
+        serde_json::from_value(json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+            "metadata": {"name": "a"}, "spec": {"domain": {"devices": {}}, "hostname": "host"}
+        }))
+        .unwrap()
+    }
+
+    fn data(user_data: &[u8], network_data: &[u8]) -> CloudInitData {
+        CloudInitData { user_data: user_data.to_vec(), network_data: network_data.to_vec() }
+    }
+
+    #[test]
+    fn no_cloud_has_what_cloud_init_looks_for() {
+        let image = no_cloud(&instance(), data(b"#cloud-config\n", b"version: 2\n")).bytes(NO_CLOUD).unwrap();
+        let (label, files) = read(&image);
+        assert_eq!(label, "CIDATA");
+        assert_eq!(files["user-data"], b"#cloud-config\n");
+        assert_eq!(files["network-config"], b"version: 2\n");
+        assert_eq!(files["meta-data"], b"instance-id: \"default/a\"\nlocal-hostname: \"host\"\n");
+    }
+
+    #[test]
+    fn a_config_drive_has_what_cloud_init_looks_for() {
+        let image =
+            config_drive(&instance(), data(b"#!/bin/sh\n", b"{\"links\":[]}")).bytes(CONFIG_DRIVE).unwrap();
+        let (label, files) = read(&image);
+        assert_eq!(label, "config-2");
+        assert_eq!(files["openstack/latest/user_data"], b"#!/bin/sh\n");
+        assert_eq!(files["openstack/latest/network_data.json"], b"{\"links\":[]}");
+        let meta: serde_json::Value =
+            serde_json::from_slice(&files["openstack/latest/meta_data.json"]).unwrap();
+        assert_eq!((&meta["hostname"], &meta["instance_id"]), (&"host".into(), &"default/a".into()));
+        assert_eq!(meta["uuid"], guest_uuid(&instance()).to_string());
+    }
+
+    #[test]
+    fn without_data_there_is_a_name_still() {
+        let (_, files) = read(&no_cloud(&instance(), data(b"", b"")).bytes(NO_CLOUD).unwrap());
+        assert_eq!(files.into_keys().collect::<Vec<_>>(), ["meta-data", "user-data"]);
+        let (_, files) = read(&config_drive(&instance(), data(b"", b"")).bytes(CONFIG_DRIVE).unwrap());
+        assert_eq!(files.into_keys().collect::<Vec<_>>(), ["openstack/latest/meta_data.json"]);
+    }
+
+    #[test]
+    fn a_megabyte_of_each_fits() {
+        let data = data(&vec![b'x'; 1 << 20], &vec![b'y'; 1 << 20]);
+        for image in [
+            no_cloud(&instance(), data.clone()).bytes(NO_CLOUD),
+            config_drive(&instance(), data.clone()).bytes(CONFIG_DRIVE),
+        ] {
+            let (_, files) = read(&image.unwrap());
+            assert!(
+                files.values().any(|f| *f == data.user_data)
+                    && files.values().any(|f| *f == data.network_data)
+            );
         }
-    }
-
-    fn read(image: &[u8], name: &str) -> Vec<u8> {
-        let volume = FileSystem::new(Cursor::new(image.to_vec()), FsOptions::new()).unwrap();
-        let mut content = Vec::new();
-        volume.root_dir().open_file(name).unwrap().read_to_end(&mut content).unwrap();
-        content
-    }
-
-    #[test]
-    fn the_image_holds_what_cloud_init_looks_for() {
-        let image = seed(b"#cloud-config\n".to_vec()).bytes().unwrap();
-        assert_eq!(read(&image, "user-data"), b"#cloud-config\n");
-        assert_eq!(read(&image, "network-config"), b"version: 2\n");
-        assert_eq!(read(&image, "meta-data"), b"instance-id: \"default/a\"\nlocal-hostname: \"a\"\n");
-        let volume = FileSystem::new(Cursor::new(image), FsOptions::new()).unwrap();
-        assert_eq!(volume.volume_label(), "CIDATA");
-    }
-
-    #[test]
-    fn a_megabyte_of_user_data_fits() {
-        let data = vec![b'x'; 1 << 20];
-        assert_eq!(read(&seed(data.clone()).bytes().unwrap(), "user-data"), data);
     }
 }

@@ -15,13 +15,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use pinion_api::VirtualMachineInstance;
+use pinion_launcher::guest_uuid;
 use pinion_planner::Placement;
-use uuid::Uuid;
 
 use crate::xml::Element;
-
-/// KubeVirt's: a VM of the same name has the same UUID there.
-const NAMESPACE: Uuid = Uuid::from_u128(0x6a1a_24a1_4061_4607_8bf4_a396_3d0c_5895);
 
 /// What is made for a guest, and is in no spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +43,7 @@ pub fn domain(instance: &VirtualMachineInstance, placement: &Placement, assets: 
     Element::new("domain")
         .with("type", "kvm")
         .and(Element::text("name", name(instance)))
-        .and(Element::text("uuid", uuid(instance)))
+        .and(Element::text("uuid", guest_uuid(instance)))
         .and(Element::text("memory", bytes).with("unit", "bytes"))
         .and(memory::backing(placement))
         .and(Element::text("vcpu", placement.vcpus.len()).with("placement", "static"))
@@ -69,18 +66,6 @@ pub fn domain(instance: &VirtualMachineInstance, placement: &Placement, assets: 
 #[must_use]
 pub fn name(instance: &VirtualMachineInstance) -> String {
     format!("{}_{}", instance.namespace(), instance.name())
-}
-
-/// The spec's, else one that is always the same for a name.
-fn uuid(instance: &VirtualMachineInstance) -> Uuid {
-    let given = instance.spec.domain.firmware.as_ref().and_then(|f| f.uuid.as_deref());
-    let given = given.and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| made_uuid(instance.name()))
-}
-
-/// Always the same for a name.
-pub(crate) fn made_uuid(name: &str) -> Uuid {
-    Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
 /// libvirt's words for a switch.

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use pinion_api::{InstanceSpec, ObjectMeta};
+use pinion_launcher::made_uuid;
 use uuid::Uuid;
 
 use super::Fault;
 use super::source::{Part, quoted};
-use crate::domain::made_uuid;
 
 /// Longest DNS label. Source: RFC 1123.
 const LONGEST_LABEL: usize = 63;
