@@ -4,14 +4,17 @@
 
 #[path = "lab/console.rs"]
 mod console;
+#[path = "lab/fat.rs"]
+mod fat;
 mod lab;
 
 use std::fs::{self, File};
-use std::io::{Cursor, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use fat::fat;
 use lab::{LONG, QUICK, both, must, on_lab, sh};
 use pinion_lab::{Attach, Cache, DebianDisk, Files, Kernel, Lab, Shape, guest_initrd};
 use serde_json::Value;
@@ -145,23 +148,6 @@ fn qcow2(disk: &DebianDisk, folder: &Path) -> Option<std::path::PathBuf> {
         .set_len(length.next_multiple_of(1 << 20) + (256 << 20))
         .unwrap();
     Some(image)
-}
-
-/// A FAT file system of the size of a small boot partition.
-fn fat(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut disk = Cursor::new(vec![0; 63 << 20]);
-    fatfs::format_volume(&mut disk, fatfs::FormatVolumeOptions::new()).unwrap();
-    let system = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new()).unwrap();
-    for (path, content) in files {
-        let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let mut folder = system.root_dir();
-        for part in folders.split('/').filter(|p| !p.is_empty()) {
-            folder = folder.create_dir(part).unwrap();
-        }
-        folder.create_file(name).unwrap().write_all(content).unwrap();
-    }
-    system.unmount().unwrap();
-    disk.into_inner()
 }
 
 /// A disk with a single EFI system partition, by Debian's own tool.

@@ -199,3 +199,24 @@ fn a_network_that_is_not_there_is_named_with_what_to_do() {
     let error = open_net(&instance, &instance.spec.domain.devices.interfaces[0]).unwrap_err();
     assert!(text(&error).contains("\"pinion-none\""), "{}", text(&error));
 }
+
+#[test]
+fn in_a_pod_the_kernel_is_where_the_pod_has_its_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = PodVolumes::below(folder.path());
+    fs::create_dir_all(pod.kernel().join("boot")).unwrap();
+    fs::write(pod.kernel().join("boot/vmlinuz"), b"no matter").unwrap();
+    let open = |kernel: &str| {
+        let instance = serde_json::json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "metadata": {"name": "a"},
+            "spec": {"domain": {"devices": {}, "firmware": {"kernelBoot": {
+                "container": {"image": "example.com/kernel", "kernelPath": kernel}
+            }}}}
+        });
+        let instance = serde_json::from_value(instance).unwrap();
+        Guest::open(&instance, &placement(), Some(&pod), ConsoleConfig { output: None, input: None })
+    };
+    assert!(matches!(open("/boot/vmlinuz").unwrap().machine.kernel, Kernel::Files(_)));
+    let error = text(&open("/boot/none").unwrap_err());
+    assert!(error.contains("kernelPath: Cannot open") && error.contains("kernel/boot/none"), "{error}");
+}
