@@ -18,12 +18,13 @@ echo STAYING
 while true; do sleep 1; done
 ";
 
-/// A guest with one core to itself.
+/// A guest with one core to itself, in a real-time class, which the launcher may not take by itself.
 const INSTANCE: &str = r#"{
     "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
     "metadata": {"name": "a", "namespace": "lab"},
     "spec": {"terminationGracePeriodSeconds": 60, "domain": {
-        "cpu": {"cores": 1, "threads": 2, "dedicatedCpuPlacement": true, "numa": {"guestMappingPassthrough": {}}},
+        "cpu": {"cores": 1, "threads": 2, "dedicatedCpuPlacement": true, "numa": {"guestMappingPassthrough": {}},
+                "realtime": {}},
         "memory": {"guest": "128Mi", "hugepages": {"pageSize": "2Mi"}},
         "firmware": {"kernelBoot": {
             "kernelArgs": "quiet tsc=reliable no_timer_check rcupdate.rcu_expedited=1 mitigations=off cryptomgr.notests",

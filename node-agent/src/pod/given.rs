@@ -132,14 +132,16 @@ impl Given {
         of.filter_map(|(_, id)| id.parse().ok()).collect()
     }
 
-    /// Where threads run that have no CPU to themselves: the CPUs that the ledger names, else those that the kubelet
-    /// reserves for the system, which it gives to no container alone; else whatever is left. Never a CPU that is somebody's.
+    /// Where threads run that have no CPU to themselves: the CPUs that the kubelet reserves for the system, since it will give
+    /// them to no container alone, and of them those that the ledger names, if it names any. Where the kubelet does not say,
+    /// those that the ledger names; else whatever is left. Never a CPU that is somebody's.
     pub(crate) fn housekeeping(&self, machine: &Machine, named: &CpuSet, dedicated: &CpuSet) -> CpuSet {
         let online = machine.online().difference(&self.exclusive).difference(dedicated);
         let reserved =
             if self.allocatable.is_empty() { CpuSet::new() } else { online.difference(&self.allocatable) };
         let rest = online.difference(&machine.kernel.isolated);
-        let choices = [named.intersection(&online), reserved, rest];
+        let of_reserved = named.intersection(&reserved);
+        let choices = [of_reserved, reserved, named.intersection(&online), rest];
         choices.into_iter().find(|cpus| !cpus.is_empty()).unwrap_or_default()
     }
 }

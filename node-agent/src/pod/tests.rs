@@ -112,14 +112,11 @@ fn a_container_has_what_the_kubelet_says_and_its_control_group_allows() {
     let machine = Shape::new(1, 8).build();
     let none = CpuSet::new();
     assert_eq!(given.housekeeping(&machine, &none, &none), cpus("0-1"), "what the kubelet reserves");
-    assert_eq!(
-        given.housekeeping(&machine, &cpus("1-2"), &none),
-        cpus("1"),
-        "what the ledger names, but for others'"
-    );
+    assert_eq!(given.housekeeping(&machine, &cpus("1-2"), &none), cpus("1"), "of them what the ledger names");
     assert_eq!(given.housekeeping(&machine, &none, &cpus("0")), cpus("1"));
     let unsaid = Given { allocatable: CpuSet::new(), ..given };
     assert_eq!(unsaid.housekeeping(&machine, &none, &cpus("0")), cpus("1,5"));
+    assert_eq!(unsaid.housekeeping(&machine, &cpus("1-3"), &none), cpus("1"));
 }
 
 #[test]
