@@ -32,19 +32,31 @@ pub(crate) fn run(options: &AgentOptions) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use pinion_launcher::pod::{AgentChanges, HostRequest, Launched, PodName};
+    use pinion_launcher::pod::{
+        AgentChanges, HostRequest, Launched, NetworkBinding, OpenPort, PodLink, PodName,
+    };
     use pinion_node_agent::{AgentRequest, Changes, Isolation, Launched as Place, NoticeText};
     use pinion_planner::{Emulator, Placement};
+    use pinion_pod_network::{Addressing, GuestLink};
     use serde_json::json;
 
     /// A launcher may not depend on the agent: what they say to each other is held together here.
     #[test]
     fn the_agent_understands_launchers_in_pods_and_they_understand_it() {
+        let network = |binding| HostRequest::Network { owner: "n/a", slot: 1, binding };
         let (instance, pod) = (json!({"a": 1}), PodName { namespace: "n".into(), name: "p".into() });
         for (request, kind) in [
             (HostRequest::Launch { instance: &instance, pod: &pod }, "launch"),
             (HostRequest::Commit { owner: "n/a" }, "commit"),
             (HostRequest::Route { owner: "n/a" }, "route"),
+            (network(NetworkBinding::Bridge { mac: None }), "network"),
+            (
+                network(NetworkBinding::Masquerade {
+                    range: Some("10.0.3.0/24".into()),
+                    ports: vec![OpenPort { protocol: "TCP".into(), number: 80 }],
+                }),
+                "network",
+            ),
         ] {
             let read: AgentRequest = serde_json::from_value(serde_json::to_value(&request).unwrap()).unwrap();
             assert_eq!(read.to_string(), kind);
@@ -62,6 +74,16 @@ mod tests {
         let place = Place { placement: placement.clone(), pid: 7, notices: notices.clone() };
         let read: Launched = serde_json::from_value(serde_json::to_value(&place).unwrap()).unwrap();
         assert_eq!((read.placement, read.pid, read.notices[0].text.as_str()), (placement, 7, "it is so"));
+        let addressing = Addressing {
+            address: [10, 0, 2, 2].into(),
+            prefix: 24,
+            server: [10, 0, 2, 1].into(),
+            router: Some([10, 0, 2, 1].into()),
+            routes: vec![],
+        };
+        let link = GuestLink { tap: "tap0".into(), mac: None, mtu: 1450, addressing: Some(addressing) };
+        let read: PodLink = serde_json::from_value(serde_json::to_value(&link).unwrap()).unwrap();
+        assert_eq!((read.mtu, read.addressing.unwrap().prefix), (1450, 24));
         let changes = Changes { notices, isolation: Some(Isolation::Pinned) };
         let read: AgentChanges = serde_json::from_value(serde_json::to_value(&changes).unwrap()).unwrap();
         assert_eq!((read.isolation.as_deref(), read.notices[0].warning), (Some("pinned"), true));

@@ -5,9 +5,10 @@
 //! ends the guest and gives everything back. A backend must never decide where anything goes: the
 //! [`LaunchSpec`] says it all.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use caps::Capability;
@@ -24,12 +25,21 @@ pub trait Backend {
     ///
     /// # Errors
     /// What cannot be had, by the field of the spec that names it; nothing is left open then.
-    fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError>;
+    fn open(&self, spec: &LaunchSpec, wiring: Wiring) -> Result<Box<dyn OpenedGuest>, BackendError>;
 
     /// Privileges that it needs while its guests run.
     fn privileges(&self) -> &'static [Capability] {
         &[]
     }
+}
+
+/// What a guest is connected to that somebody else has opened.
+#[derive(Debug)]
+pub struct Wiring {
+    /// Its serial console.
+    pub console: ConsoleConfig,
+    /// Tap devices by the interface that is on them; others are opened by the name of their network.
+    pub taps: BTreeMap<String, OwnedFd>,
 }
 
 /// A guest that has everything open, and nothing started.

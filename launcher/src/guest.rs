@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -14,10 +15,11 @@ use pinion_machine::CpuSet;
 use pinion_planner::Placement;
 use vmm_host::Tap;
 use vmm_machine::{
-    CellConfig, ConsoleConfig, DeviceConfig, DiskConfig, Hints, IoThreadConfig, Kernel, KernelFiles,
-    MachineConfig, NetConfig, Rng, Source, VcpuConfig,
+    CellConfig, DeviceConfig, DiskConfig, Hints, IoThreadConfig, Kernel, KernelFiles, MachineConfig,
+    NetConfig, Rng, Source, VcpuConfig,
 };
 
+use crate::backend::Wiring;
 use crate::image::DiskKernel;
 use crate::rooted;
 use crate::volume::{VolumeError, Volumes};
@@ -90,8 +92,9 @@ impl Guest {
         instance: &VirtualMachineInstance,
         placement: &Placement,
         pod: Option<&PodVolumes>,
-        console: ConsoleConfig,
+        wiring: Wiring,
     ) -> Result<Self, GuestError> {
+        let Wiring { console, mut taps } = wiring;
         if let Some(need) = instance.needs_libvirt().first() {
             return Err(GuestError::NotNative { field: need.path.to_string(), natively: need.natively });
         }
@@ -101,7 +104,7 @@ impl Guest {
         let disks = domain.devices.disks.iter().map(|disk| open_disk(volumes, placement, disk));
         let disks: Vec<DiskConfig> = disks.collect::<Result<_, _>>()?;
         let on_taps = domain.devices.interfaces.iter().filter(|interface| interface.sriov.is_none());
-        let nets = on_taps.map(|interface| open_net(instance, interface));
+        let nets = on_taps.map(|interface| open_net(instance, interface, taps.remove(&interface.name)));
         let machine = MachineConfig {
             sockets: shape.sockets,
             cores: shape.cores,
@@ -224,14 +227,24 @@ fn open_disk(volumes: Volumes<'_>, placement: &Placement, disk: &Disk) -> Result
     Ok(DiskConfig { name: disk.name.clone(), image: Arc::new(Mutex::new(image)), serial, io_thread })
 }
 
-fn open_net(instance: &VirtualMachineInstance, interface: &Interface) -> Result<NetConfig, GuestError> {
+fn open_net(
+    instance: &VirtualMachineInstance,
+    interface: &Interface,
+    tap: Option<OwnedFd>,
+) -> Result<NetConfig, GuestError> {
     let name = &interface.name;
-    let host =
-        instance.spec.host_network(name).ok_or_else(|| missing(&format!("spec.networks[{name}].multus")))?;
-    let tap = Tap::open(host).map_err(|source| GuestError::Tap { interface: name.clone(), source })?;
+    let tap = match tap {
+        Some(tap) => tap,
+        None => {
+            let host = instance.spec.host_network(name);
+            let host = host.ok_or_else(|| missing(&format!("spec.networks[{name}].multus")))?;
+            let failed = |source| GuestError::Tap { interface: name.clone(), source };
+            Tap::open(host).map_err(failed)?.into_fd()
+        }
+    };
     let given = interface.mac_address.as_deref().and_then(|text| text.parse::<MacAddress>().ok());
     let mac = given.unwrap_or_else(|| MacAddress::for_interface(&instance.full_name(), name));
-    Ok(NetConfig { name: name.clone(), tap: tap.into_fd(), mac: mac.0 })
+    Ok(NetConfig { name: name.clone(), tap, mac: mac.0 })
 }
 
 #[cfg(test)]

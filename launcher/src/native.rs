@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use vmm_machine::{ArmedMachine, ConsoleConfig, RunningMachine};
+use vmm_machine::{ArmedMachine, RunningMachine};
 
 use crate::backend::{
     Action, ArmedGuest, Backend, BackendError, DeviceStats, DiskStats, GuestEnd, GuestStats, InterfaceStats,
-    OpenedGuest, Operations, Pause, RunningGuest, Traffic,
+    OpenedGuest, Operations, Pause, RunningGuest, Traffic, Wiring,
 };
 use crate::certificate::{Range, Repair, Role};
 use crate::guest::Guest;
@@ -19,9 +19,9 @@ use crate::spec::LaunchSpec;
 pub struct Native;
 
 impl Backend for Native {
-    fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
+    fn open(&self, spec: &LaunchSpec, wiring: Wiring) -> Result<Box<dyn OpenedGuest>, BackendError> {
         let pod = spec.pod_volumes.as_ref();
-        Ok(Box::new(Guest::open(&spec.instance, &spec.placement, pod, console)?))
+        Ok(Box::new(Guest::open(&spec.instance, &spec.placement, pod, wiring)?))
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pinion_endpoint::{Endpoint, EndpointError, Page};
 
-use crate::backend::{ArmedGuest, Backend, BackendError, GuestEnd, RunningGuest};
+use crate::backend::{ArmedGuest, Backend, BackendError, GuestEnd, RunningGuest, Wiring};
 use crate::certificate::{self, Auditor, Certificate, Depth, Plan, Repair, Subjects, Verdict};
 use crate::console::{Console, Typed};
 use crate::control::{Control, ControlError, Parts};
@@ -93,6 +93,7 @@ pub struct Session {
     events: Events,
     monitor: Monitor,
     listener: Option<UnixListener>,
+    taps: BTreeMap<String, OwnedFd>,
 }
 
 impl Session {
@@ -100,13 +101,19 @@ impl Session {
     #[must_use]
     pub fn new(spec: LaunchSpec, events: Events) -> Self {
         let monitor = Monitor::new(&spec.instance, &spec.placement);
-        Self { spec, events, monitor, listener: None }
+        Self { spec, events, monitor, listener: None, taps: BTreeMap::new() }
     }
 
     /// One whose guest's socket somebody else has made.
     #[must_use]
     pub fn with_listener(self, listener: Option<UnixListener>) -> Self {
         Self { listener, ..self }
+    }
+
+    /// One whose interfaces are on taps that somebody else has opened.
+    #[must_use]
+    pub fn with_taps(self, taps: BTreeMap<String, OwnedFd>) -> Self {
+        Self { taps, ..self }
     }
 
     /// The whole life of the guest.
@@ -139,6 +146,7 @@ impl Session {
         let log = self.spec.instance.spec.domain.devices.log_serial_console != Some(false);
         let (console, mut wiring) = Console::open(self.spec.console, log).map_err(console_failed)?;
         let control = self.open_control(&console, &mut wiring)?;
+        let wiring = Wiring { console: wiring, taps: std::mem::take(&mut self.taps) };
         let guest = backend.open(&self.spec, wiring).map_err(SessionError::Guest)?;
         sandbox::give_up_privileges(&self.spec, backend.privileges())?;
         let (monitor, events) = (self.monitor.clone(), &mut self.events);

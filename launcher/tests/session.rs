@@ -16,13 +16,12 @@ use nix::sys::signal::{Signal, raise};
 use nix::unistd::{gettid, pipe};
 use pinion_launcher::backend::{
     Action, ArmedGuest, Backend, BackendError, DiskStats, GuestEnd, GuestStats, OpenedGuest, Pause,
-    RunningGuest,
+    RunningGuest, Wiring,
 };
 use pinion_launcher::certificate::{Certificate, Range, Repair, Role, Scheduling, Verdict};
 use pinion_launcher::{AuditPolicy, ConsoleMode, End, Event, Events, Guest, LaunchSpec, Session};
 use pinion_machine::CpuSet;
 use pinion_planner::{Emulator, Placement, Vcpu};
-use vmm_machine::ConsoleConfig;
 
 /// A certificate is about every thread of the process, those of other tests too.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -71,9 +70,9 @@ struct FakeGuest {
 }
 
 impl Backend for Fake {
-    fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
+    fn open(&self, spec: &LaunchSpec, wiring: Wiring) -> Result<Box<dyn OpenedGuest>, BackendError> {
         // What is missing is told as the native one tells it.
-        Guest::open(&spec.instance, &spec.placement, spec.pod_volumes.as_ref(), console)?;
+        Guest::open(&spec.instance, &spec.placement, spec.pod_volumes.as_ref(), wiring)?;
         Ok(Box::new(Fake { story: self.story, alive: Arc::clone(&self.alive) }))
     }
 }

@@ -15,6 +15,6 @@ mod socket;
 pub use cause::chain;
 pub use http::{Endpoint, EndpointError, Page};
 pub use socket::{
-    AskError, Caller, LONGEST_LINE, Peer, Refusal, Reply, SocketError, ask, ask_for_descriptor, bind, open,
+    AskError, Caller, LONGEST_LINE, Peer, Refusal, Reply, SocketError, ask, ask_for_descriptors, bind, open,
     serve,
 };

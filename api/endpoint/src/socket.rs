@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
@@ -125,14 +125,14 @@ impl Caller {
         let _ = self.begin(reply).await;
     }
 
-    /// Answers, and hands over a descriptor with the answer. Whoever asks without expecting one never has it.
-    pub async fn hand_over<T: Serialize>(mut self, reply: &Reply<T>, descriptor: OwnedFd) {
+    /// Answers, and hands over descriptors with the answer, four at most. Whoever asks without expecting any never has them.
+    pub async fn hand_over<T: Serialize>(mut self, reply: &Reply<T>, descriptors: Vec<OwnedFd>) {
         let Ok(mut line) = serde_json::to_vec(reply) else { return };
         line.push(b'\n');
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(OwnedFd::as_fd).collect();
         let given = async {
-            let sent = self
-                .stream
-                .async_io(Interest::WRITABLE, || descriptor::send(&self.stream, &line, descriptor.as_fd()));
+            let sent =
+                self.stream.async_io(Interest::WRITABLE, || descriptor::send(&self.stream, &line, &borrowed));
             let sent = sent.await?;
             self.stream.write_all(line.get(sent..).unwrap_or_default()).await
         };
@@ -283,20 +283,20 @@ pub fn open<Q: Serialize, A: DeserializeOwned>(
     Ok((answer, stream, rest))
 }
 
-/// Asks, and takes the descriptor that comes with the answer, if one does.
+/// Asks, and takes the descriptors that come with the answer.
 ///
 /// # Errors
 /// [`AskError`].
-pub fn ask_for_descriptor<Q: Serialize, A: DeserializeOwned>(
+pub fn ask_for_descriptors<Q: Serialize, A: DeserializeOwned>(
     path: &Path,
     request: &Q,
     limit: Duration,
-) -> Result<(A, Option<OwnedFd>), AskError> {
-    put(path, request, limit).map(|(answer, _, _, descriptor)| (answer, descriptor))
+) -> Result<(A, Vec<OwnedFd>), AskError> {
+    put(path, request, limit).map(|(answer, _, _, descriptors)| (answer, descriptors))
 }
 
-/// An answer, the connection, what came after the answer, and a descriptor that came with it.
-type Put<A> = (A, StdStream, Vec<u8>, Option<OwnedFd>);
+/// An answer, the connection, what came after the answer, and descriptors that came with it.
+type Put<A> = (A, StdStream, Vec<u8>, Vec<OwnedFd>);
 
 fn put<Q: Serialize, A: DeserializeOwned>(
     path: &Path,
@@ -310,22 +310,22 @@ fn put<Q: Serialize, A: DeserializeOwned>(
     line.push(b'\n');
     stream.set_write_timeout(Some(limit)).map_err(broken)?;
     stream.write_all(&line).map_err(broken)?;
-    let (line, rest, descriptor) = line_of(&stream, limit).map_err(broken)?;
+    let (line, rest, descriptors) = line_of(&stream, limit).map_err(broken)?;
     match serde_json::from_slice(&line).map_err(|e| broken(e.into()))? {
-        Reply::Done(answer) => Ok((answer, stream, rest, descriptor)),
+        Reply::Done(answer) => Ok((answer, stream, rest, descriptors)),
         Reply::Refused(refusal) => Err(refusal.into()),
     }
 }
 
-/// A line, what came after it, and a descriptor that came with it.
-type Line = (Vec<u8>, Vec<u8>, Option<OwnedFd>);
+/// A line, what came after it, and descriptors that came with it.
+type Line = (Vec<u8>, Vec<u8>, Vec<OwnedFd>);
 
 /// Reads up to the end of a line.
 fn line_of(stream: &StdStream, limit: Duration) -> io::Result<Line> {
     let end = Instant::now() + limit;
     let mut line = Vec::new();
     let mut bytes = vec![0; 64 << 10];
-    let mut descriptor = None;
+    let mut descriptors = Vec::new();
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() || line.len() > 16 * LONGEST_LINE {
@@ -333,7 +333,7 @@ fn line_of(stream: &StdStream, limit: Duration) -> io::Result<Line> {
         }
         stream.set_read_timeout(Some(left))?;
         let (read, came) = descriptor::receive(stream, &mut bytes)?;
-        descriptor = descriptor.or(came);
+        descriptors.extend(came);
         let from = line.len();
         line.extend_from_slice(bytes.get(..read).unwrap_or_default());
         if read == 0 {
@@ -342,7 +342,7 @@ fn line_of(stream: &StdStream, limit: Duration) -> io::Result<Line> {
         if let Some(at) = line.iter().skip(from).position(|b| *b == b'\n') {
             let rest = line.split_off(from + at + 1);
             stream.set_read_timeout(None)?;
-            return Ok((line, rest, descriptor));
+            return Ok((line, rest, descriptors));
         }
     }
 }
@@ -384,7 +384,8 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_comes_with_a_long_answer_and_only_to_who_expects_it() {
+    fn descriptors_come_with_a_long_answer_and_only_to_who_expects_them() {
+        let file = |path| OwnedFd::from(std::fs::File::open(path).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let listener = bind(&path, 0o600).unwrap();
@@ -394,17 +395,17 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let answer = move |caller: Caller| {
                 let reply = Reply::Done(answer.clone());
-                async move { caller.hand_over(&reply, std::fs::File::open("/proc/version").unwrap().into()).await }
+                async move { caller.hand_over(&reply, vec![file("/proc/version"), file("/proc/uptime")]).await }
             };
             tokio::task::LocalSet::new().block_on(&runtime, serve(listener, answer)).unwrap();
         });
-        let (text, given) = ask_for_descriptor::<_, String>(&path, &1, SOON).unwrap();
-        assert_eq!(text, long);
-        let read = io::read_to_string(std::fs::File::from(given.unwrap())).unwrap();
+        let (text, mut given) = ask_for_descriptors::<_, String>(&path, &1, SOON).unwrap();
+        assert_eq!((text, given.len()), (long.clone(), 2));
+        let read = io::read_to_string(std::fs::File::from(given.remove(0))).unwrap();
         assert_eq!(read, std::fs::read_to_string("/proc/version").unwrap());
         assert_eq!(ask::<_, String>(&path, &1, SOON).unwrap(), long);
         let (_echo, path) = echo();
-        assert!(ask_for_descriptor::<_, String>(&path, &"a", SOON).unwrap().1.is_none());
+        assert!(ask_for_descriptors::<_, String>(&path, &"a", SOON).unwrap().1.is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use caps::Capability;
 use pinion_api::VirtualMachineInstance;
-use pinion_launcher::backend::{ArmedGuest, Backend, BackendError, OpenedGuest, RunningGuest};
+use pinion_launcher::backend::{ArmedGuest, Backend, BackendError, OpenedGuest, RunningGuest, Wiring};
 use pinion_launcher::certificate::{Range, Repair, Role};
 use pinion_launcher::{
     BackendKind, CloudInitData, ConsoleConfig, LaunchSpec, SetThreads, cloud_init_image, with_console,
@@ -44,7 +44,8 @@ const INTERFACES: &str = "/sys/class/net";
 pub struct Libvirt;
 
 impl Backend for Libvirt {
-    fn open(&self, spec: &LaunchSpec, console: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
+    fn open(&self, spec: &LaunchSpec, wiring: Wiring) -> Result<Box<dyn OpenedGuest>, BackendError> {
+        let console = wiring.console;
         if spec.pod_volumes.is_some() {
             return Err(LibvirtError::InPod.into());
         }

@@ -67,7 +67,12 @@ fn open_with(
         }
     });
     let instance = serde_json::from_value(instance).unwrap();
-    Guest::open(&instance, &placement(), None, ConsoleConfig { output: None, input: None })
+    Guest::open(&instance, &placement(), None, unwired())
+}
+
+fn unwired() -> Wiring {
+    let console = vmm_machine::ConsoleConfig { output: None, input: None };
+    Wiring { console, taps: std::collections::BTreeMap::new() }
 }
 
 fn folder() -> tempfile::TempDir {
@@ -196,7 +201,7 @@ fn a_network_that_is_not_there_is_named_with_what_to_do() {
         }
     });
     let instance: VirtualMachineInstance = serde_json::from_value(instance).unwrap();
-    let error = open_net(&instance, &instance.spec.domain.devices.interfaces[0]).unwrap_err();
+    let error = open_net(&instance, &instance.spec.domain.devices.interfaces[0], None).unwrap_err();
     assert!(text(&error).contains("\"pinion-none\""), "{}", text(&error));
 }
 
@@ -214,7 +219,7 @@ fn in_a_pod_the_kernel_is_where_the_pod_has_its_image() {
             }}}}
         });
         let instance = serde_json::from_value(instance).unwrap();
-        Guest::open(&instance, &placement(), Some(&pod), ConsoleConfig { output: None, input: None })
+        Guest::open(&instance, &placement(), Some(&pod), unwired())
     };
     assert!(matches!(open("/boot/vmlinuz").unwrap().machine.kernel, Kernel::Files(_)));
     let error = text(&open("/boot/none").unwrap_err());

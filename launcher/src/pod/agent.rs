@@ -1,11 +1,13 @@
 //! The node's agent, as a launcher in a pod asks it. Its side is `pinion-node-agent`; a test of the command line holds the two
 //! together.
 
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pinion_endpoint::{AskError, Refusal, ask, ask_for_descriptor, chain};
+use pinion_endpoint::{AskError, Refusal, ask, ask_for_descriptors, chain};
 use pinion_planner::Placement;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -56,11 +58,95 @@ pub enum HostRequest<'a> {
         /// `namespace/name`.
         owner: &'a str,
     },
+    /// What an interface needs in the pod's network; with the answer come its tap, and its DHCP server's socket.
+    Network {
+        /// `namespace/name`.
+        owner: &'a str,
+        /// Its place among the guest's interfaces, from 0.
+        slot: u8,
+        /// How it is connected.
+        binding: NetworkBinding,
+    },
     /// It has set up vectors anew.
     Route {
         /// `namespace/name`.
         owner: &'a str,
     },
+}
+
+/// How an interface is connected to its pod's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum NetworkBinding {
+    /// The guest is behind the pod's address.
+    Masquerade {
+        /// The addresses between pod and guest, `10.0.2.0/24`; the agent's where absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        range: Option<String>,
+        /// What is let through to the guest; everything where empty.
+        ports: Vec<OpenPort>,
+    },
+    /// The guest has the pod's address.
+    Bridge {
+        /// The guest's MAC address; the pod's where absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mac: Option<String>,
+    },
+}
+
+/// A port that is let through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenPort {
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// Its number.
+    pub number: u16,
+}
+
+/// A guest's interface, made in its pod.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodLink {
+    /// MAC address that the guest must have; none where any will do.
+    #[serde(default)]
+    pub mac: Option<String>,
+    /// MTU of the pod's interface.
+    pub mtu: u32,
+    /// What the guest is told by DHCP; none where the pod itself has no address.
+    #[serde(default)]
+    pub addressing: Option<LinkAddressing>,
+}
+
+/// What a guest is told by DHCP.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkAddressing {
+    /// The guest's address.
+    pub address: Ipv4Addr,
+    /// Bits of it that name its network.
+    pub prefix: u8,
+    /// The DHCP server's address.
+    pub server: Ipv4Addr,
+    /// The default router.
+    #[serde(default)]
+    pub router: Option<Ipv4Addr>,
+    /// All routes, where there are others than the default one.
+    #[serde(default)]
+    pub routes: Vec<LinkRoute>,
+}
+
+/// A route of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkRoute {
+    /// Where to.
+    pub destination: Ipv4Addr,
+    /// Bits of it that count.
+    pub prefix: u8,
+    /// By which router; none where the destination is on the link.
+    #[serde(default)]
+    pub gateway: Option<Ipv4Addr>,
 }
 
 /// The place of the guest.
@@ -128,10 +214,10 @@ impl PodAgent {
         let (mut told, mut pause) = (None, FIRST);
         loop {
             let request = HostRequest::Launch { instance, pod };
-            let why = match ask_for_descriptor::<_, Launched>(&self.socket, &request, WITHIN) {
-                Ok((launched, socket)) => {
+            let why = match ask_for_descriptors::<_, Launched>(&self.socket, &request, WITHIN) {
+                Ok((launched, sockets)) => {
                     self.tell(&launched.notices);
-                    return Ok((launched, socket.map(UnixListener::from)));
+                    return Ok((launched, sockets.into_iter().next().map(UnixListener::from)));
                 }
                 Err(AskError::Refused(r)) if !PASSING.contains(&r.reason.as_str()) => {
                     return Err(Unlaunched::Refused(r));
@@ -146,6 +232,25 @@ impl PodAgent {
                 return Err(Unlaunched::Ended);
             }
             pause = pause.saturating_mul(2).min(LAST);
+        }
+    }
+
+    /// Has an interface made in the pod's network.
+    pub(super) fn network(
+        &self,
+        owner: &str,
+        slot: u8,
+        binding: NetworkBinding,
+    ) -> Result<(PodLink, Vec<OwnedFd>), AskError> {
+        let end = Instant::now() + COMMITTED_WITHIN;
+        let request = HostRequest::Network { owner, slot, binding };
+        loop {
+            match ask_for_descriptors(&self.socket, &request, WITHIN) {
+                Err(AskError::Absent { .. } | AskError::Broken { .. }) if Instant::now() < end => {
+                    std::thread::sleep(FIRST);
+                }
+                done => return done,
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! It must never end because the agent is away.
 
 mod agent;
+mod network;
 mod signals;
 mod status;
 mod steward;
@@ -19,8 +20,8 @@ use std::thread;
 use clap::Args;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
-use pinion_api::{Document, Problems, VirtualMachineInstance};
-use pinion_endpoint::{Refusal, chain};
+use pinion_api::{Document, Place, PodVolumes, Problems, VirtualMachineInstance};
+use pinion_endpoint::{AskError, Refusal, chain};
 use serde_json::Value;
 
 use crate::backend::Backend;
@@ -30,7 +31,10 @@ use crate::guest::numbers;
 use crate::session::{Session, SessionError};
 use crate::spec::{AuditPolicy, BackendKind, ConsoleMode, LaunchSpec};
 
-pub use agent::{AgentChanges, AgentNotice, HostRequest, Launched, PodName};
+pub use agent::{
+    AgentChanges, AgentNotice, HostRequest, Launched, LinkAddressing, LinkRoute, NetworkBinding, OpenPort,
+    PodLink, PodName,
+};
 use agent::{PodAgent, Unlaunched};
 use status::StatusFile;
 pub use status::{CertificateStatus, LauncherStatus};
@@ -67,9 +71,19 @@ pub struct PodOptions {
     /// Address that metrics are served on
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
+    /// Bytes of a claim, by the guest's volume: one with a file system and no image on it gets an image that fits
+    #[arg(long = "claim", value_name = "VOLUME=BYTES", value_parser = claim)]
+    claims: Vec<(String, u64)>,
     /// Seconds between checks of a running guest
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     audit_interval: u64,
+}
+
+/// `VOLUME=BYTES`.
+fn claim(text: &str) -> Result<(String, u64), String> {
+    let (name, bytes) = text.split_once('=').ok_or("must be VOLUME=BYTES")?;
+    let bytes = bytes.parse().map_err(|_| format!("{bytes:?} is no number of bytes"))?;
+    Ok((name.to_owned(), bytes))
 }
 
 /// Why there is no guest.
@@ -89,6 +103,10 @@ enum PodError {
     Refused(Refusal),
     #[error("Asked to end before the guest was placed")]
     Ended,
+    #[error("interface {interface:?}: Cannot ask for its place in the pod's network")]
+    Network { interface: String, source: AskError },
+    #[error("interface {interface:?}: the agent gave no tap for it: are it and the launcher of one version?")]
+    NoTap { interface: String },
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error("Cannot {action}")]
@@ -102,7 +120,7 @@ impl PodError {
             Self::Count { .. } => INVALID,
             Self::Refused(_) => REFUSED,
             Self::Ended => End::Forced.code(),
-            Self::Session(_) | Self::Process { .. } => 1,
+            Self::Network { .. } | Self::NoTap { .. } | Self::Session(_) | Self::Process { .. } => 1,
         }
     }
 
@@ -113,6 +131,7 @@ impl PodError {
             Self::Problems { .. } | Self::Count { .. } => "InvalidInstance",
             Self::Refused(refusal) => &refusal.reason,
             Self::Ended => "Ended",
+            Self::Network { .. } | Self::NoTap { .. } => "NetworkFailed",
             Self::Session(_) | Self::Process { .. } => "Failed",
         }
     }
@@ -138,7 +157,8 @@ pub fn run(program: &'static str, options: &PodOptions, backend: &dyn Backend) -
 /// 2. The instance is read, by the same rules as a file of `pinion run`.
 /// 3. The agent plans, reserves and makes the host ready; it is waited for.
 /// 4. This thread goes to the emulator's CPUs, and every other is born there.
-/// 5. The guest lives as any other; the agent is asked for the host's part by a thread of its own.
+/// 5. The agent makes the guest's interfaces in the pod's network, and the guest's DHCP is answered from here on.
+/// 6. The guest lives as any other; the agent is asked for the host's part by a thread of its own.
 fn attempt(
     program: &'static str,
     options: &PodOptions,
@@ -146,7 +166,7 @@ fn attempt(
     status: &StatusFile,
 ) -> Result<End, PodError> {
     let signals = signals::block()?;
-    let (instance, value) = read(&options.instance)?;
+    let (mut instance, value) = read(&options.instance)?;
     let agent = PodAgent::at(program, &options.agent);
     let pod = PodName { namespace: options.namespace.clone(), name: options.pod.clone() };
     let (launched, listener) = agent.launch(&value, &pod, &signals).map_err(|e| match e {
@@ -156,6 +176,7 @@ fn attempt(
     drop(signals);
     vmm_host::set_affinity(0, &numbers(&launched.placement.emulator.cpus)).map_err(SessionError::Place)?;
     status.clone().change(|s| s.pid = Some(launched.pid));
+    let taps = network::connect(program, &agent, &mut instance)?;
     let failed =
         |source: nix::errno::Errno| PodError::Process { action: "make a pipe", source: source.into() };
     let (events, to_events): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
@@ -172,7 +193,7 @@ fn attempt(
         .spawn(move || steward.serve())
         .map_err(|source| PodError::Process { action: "make a thread", source })?;
     let spec = spec(options, instance, launched, from_go.as_raw_fd());
-    let end = Session::new(spec, told).with_listener(listener).run(backend);
+    let end = Session::new(spec, told).with_listener(listener).with_taps(taps).run(backend);
     // Its pipe has ended with the session.
     let _ = steward.join();
     Ok(end)
@@ -189,6 +210,10 @@ fn spec(
         kind: LaunchSpec::KIND.to_owned(),
         backend: BackendKind::Native,
         shared_pool: !instance.spec.dedicated_cpus(),
+        pod_volumes: Some(PodVolumes {
+            capacities: options.claims.iter().cloned().collect(),
+            ..PodVolumes::default()
+        }),
         instance,
         placement: launched.placement,
         metrics: options.metrics,
@@ -209,7 +234,7 @@ fn read(path: &Path) -> Result<(VirtualMachineInstance, Value), PodError> {
     }
     let value =
         serde_json::from_slice(&text).map_err(|source| PodError::Json { path: path.to_owned(), source })?;
-    let documents = pinion_api::parse(&text)
+    let documents = pinion_api::parse_at(Place::Cluster, &text)
         .map_err(|problems| PodError::Problems { path: path.to_owned(), problems })?;
     let count = documents.len();
     let mut instances = documents.into_iter().map(Document::into_instance);

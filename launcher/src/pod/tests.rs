@@ -8,15 +8,14 @@ use pinion_planner::Placement;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::backend::{BackendError, OpenedGuest};
-use vmm_machine::ConsoleConfig;
+use crate::backend::{BackendError, OpenedGuest, Wiring};
 
 /// A backend that has nothing to run.
 #[derive(Debug)]
 struct Nothing;
 
 impl Backend for Nothing {
-    fn open(&self, _: &LaunchSpec, _: ConsoleConfig) -> Result<Box<dyn OpenedGuest>, BackendError> {
+    fn open(&self, _: &LaunchSpec, _: Wiring) -> Result<Box<dyn OpenedGuest>, BackendError> {
         Err(Box::new(io::Error::other("there is no /dev/kvm")))
     }
 }

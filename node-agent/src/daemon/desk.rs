@@ -238,6 +238,11 @@ impl Desk {
                 value(&self.prepare(&document, &owner, wishes, bind)?)
             }
             AgentRequest::Transfer { owner, pid } => self.transfer(&document, &owner, pid),
+            AgentRequest::Network { owner, .. } => {
+                let entry = document.holdings.iter().find(|e| e.holding.owner == owner);
+                let pod = entry.and_then(|entry| entry.pod.as_ref());
+                pod.map_or_else(|| Err(Refusal::new("NotInPod", format!("{owner:?} is not in a pod"))), value)
+            }
             AgentRequest::Commit { owner } => value(&self.commit(&owner)?),
             AgentRequest::Route { .. } => {
                 let notices = self.keeper.route().map_err(|e| refused(&e))?;

@@ -10,6 +10,7 @@ mod desk;
 mod exposition;
 mod gather;
 mod launch;
+mod network;
 mod page;
 mod protocol;
 mod status;
@@ -51,7 +52,7 @@ pub use page::{Shown, html};
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 
-pub use protocol::{AgentRequest, Changes, Launched, NoticeText};
+pub use protocol::{AgentRequest, Changes, Launched, NetworkBinding, NoticeText, OpenPort};
 pub use status::{GuestRow, NodeStatus, Told};
 
 /// How long a request may take: a driver may take its time to let go of a device.
@@ -218,6 +219,9 @@ struct Asked {
 
 async fn answer(asked: Rc<Asked>, caller: Caller) {
     let request = parse(&caller.request);
+    if let Ok(AgentRequest::Network { owner, slot, binding }) = request {
+        return networked(&asked, caller, (owner, slot, binding)).await;
+    }
     let launches = matches!(request, Ok(AgentRequest::Launch { .. }));
     let reply = match request {
         Ok(request) => ask(&asked, &caller, request).await,
@@ -230,11 +234,35 @@ async fn answer(asked: Rc<Asked>, caller: Caller) {
     }
 }
 
+/// Whoever holds the guest gets its interface, with its tap and its DHCP server's socket.
+async fn networked(asked: &Asked, caller: Caller, (owner, slot, binding): (String, u8, NetworkBinding)) {
+    let request = AgentRequest::Network { owner, slot, binding: binding.clone() };
+    let pid = caller.peer.pid;
+    let may = ask(asked, &caller, request).await;
+    let pod = may
+        .and_then(|pod| serde_json::from_value(pod).map_err(|e| Refusal::new("Unreadable", e.to_string())));
+    let made = match pod {
+        Err(refusal) => Err(refusal),
+        Ok(pod) => {
+            let wanted = network::Wanted { pid, pod, slot, binding };
+            let folder = asked.ledger.agent_socket().with_file_name("networks");
+            let (records, proc) =
+                (network::Records { folder, logs: asked.pods.logs.clone() }, asked.pods.proc.clone());
+            let making = spawn_blocking(move || network::make(&records, &proc, wanted));
+            making.await.unwrap_or_else(|_| Err(Refusal::new("Ending", "the node agent is ending")))
+        }
+    };
+    match made {
+        Ok((link, descriptors)) => caller.hand_over(&Reply::Done(link), descriptors).await,
+        Err(refusal) => caller.reply(&Reply::<Value>::Refused(refusal)).await,
+    }
+}
+
 /// A launcher in a pod sees nothing of the node: its guest's socket is made for it where all are, and it gets the listening end.
 async fn launched(asked: &Asked, caller: Caller, value: Value) {
     let path = asked.ledger.socket_of(caller.peer.pid);
     match pinion_endpoint::bind(&path, 0o600) {
-        Ok(listener) => caller.hand_over(&Reply::Done(value), listener.into()).await,
+        Ok(listener) => caller.hand_over(&Reply::Done(value), vec![listener.into()]).await,
         Err(e) => {
             eprintln!("warning: a guest in a pod has no socket: {}", pinion_endpoint::chain(&e));
             caller.reply(&Reply::Done(value)).await;

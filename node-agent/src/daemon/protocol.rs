@@ -51,6 +51,16 @@ pub enum AgentRequest {
         /// `namespace/name`.
         owner: String,
     },
+    /// Makes what an interface of a guest in a pod needs in the pod's network; the answer is a `GuestLink`, and with it come
+    /// the interface's tap and the socket of its DHCP server, if it has one.
+    Network {
+        /// `namespace/name`.
+        owner: String,
+        /// Its place among the guest's interfaces, from 0.
+        slot: u8,
+        /// How it is connected.
+        binding: NetworkBinding,
+    },
     /// It has set up vectors anew.
     Route {
         /// `namespace/name`.
@@ -80,6 +90,7 @@ impl AgentRequest {
             Self::Prepare { owner, .. }
             | Self::Transfer { owner, .. }
             | Self::Commit { owner }
+            | Self::Network { owner, .. }
             | Self::Route { owner }
             | Self::Release { owner } => Some(owner),
         }
@@ -95,11 +106,43 @@ impl fmt::Display for AgentRequest {
             Self::Prepare { .. } => "prepare",
             Self::Transfer { .. } => "transfer",
             Self::Commit { .. } => "commit",
+            Self::Network { .. } => "network",
             Self::Route { .. } => "route",
             Self::Release { .. } => "release",
             Self::Status => "status",
         })
     }
+}
+
+/// How an interface of a guest is connected to its pod's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
+pub enum NetworkBinding {
+    /// The guest is behind the pod's address.
+    Masquerade {
+        /// The addresses between pod and guest; `10.0.2.0/24` where absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        range: Option<String>,
+        /// What is let through to the guest; everything where empty.
+        #[serde(default)]
+        ports: Vec<OpenPort>,
+    },
+    /// The guest has the pod's address.
+    Bridge {
+        /// The guest's MAC address; the pod's where absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<String>,
+    },
+}
+
+/// A port that is let through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OpenPort {
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// Its number.
+    pub number: u16,
 }
 
 /// The place of a guest in a pod.
