@@ -1,15 +1,32 @@
 //! `pinion agent`: the node's daemon.
 
-use pinion_node_agent::{AgentError, AgentOptions as Options, Ledger, PodSources, run_agent};
+use std::path::PathBuf;
+
+use pinion_node_agent::{
+    AgentError, AgentOptions as Options, Ledger, PodSources, SECCOMP_PROFILE, run_agent,
+    write_seccomp_profile,
+};
 
 use crate::arguments::AgentOptions;
 use crate::failure::Failure;
+
+/// The profile of launchers in pods cannot be written: no pod of a guest would start.
+#[derive(Debug, thiserror::Error)]
+#[error("Cannot write {SECCOMP_PROFILE} below {folder:?}")]
+struct SeccompError {
+    folder: PathBuf,
+    source: std::io::Error,
+}
 
 /// Runs it until it is told to end.
 ///
 /// # Errors
 /// Why it does not run.
 pub(crate) fn run(options: &AgentOptions) -> Result<(), Failure> {
+    if let Some(folder) = &options.seccomp {
+        let failed = |source| Failure::failed(SeccompError { folder: folder.clone(), source });
+        write_seccomp_profile(folder).map_err(failed)?;
+    }
     let ledger = Ledger::at(&options.ledger);
     let socket = ledger.agent_socket();
     let options = Options {

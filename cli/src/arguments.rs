@@ -473,6 +473,9 @@ pub(crate) struct AgentOptions {
     /// Group whose members may run guests [default: root only]
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
+    /// The kubelet's folder of seccomp profiles, to write that of launchers in pods to
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) seccomp: Option<PathBuf>,
     /// Ledger of who holds what
     #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_LEDGER_PATH)]
     pub(crate) ledger: PathBuf,

@@ -28,7 +28,7 @@ const INSTANCE: &str = r#"{
         "memory": {"guest": "128Mi", "hugepages": {"pageSize": "2Mi"}},
         "firmware": {"kernelBoot": {
             "kernelArgs": "quiet tsc=reliable no_timer_check rcupdate.rcu_expedited=1 mitigations=off cryptomgr.notests",
-            "container": {"image": "file:/var/lib/pinion/debian", "kernelPath": "/vmlinuz", "initrdPath": "/initrd"}
+            "container": {"image": "example.com/kernel", "kernelPath": "/vmlinuz", "initrdPath": "/initrd"}
         }},
         "devices": {"autoattachPodInterface": false}
     }}
@@ -48,6 +48,7 @@ const CONTAINER: &str = "
     mkdir -p /var/log/pods/lab_virt-launcher-a_0c2c4ce4-9d43 /var/lib/kubelet/pod-resources
     echo 'nobody:x:65534:65534::/:/bin/sh' > /etc/passwd && echo 'nobody:x:65534:' > /etc/group
     mkdir -m 777 /pod && chmod 666 /dev/kvm
+    mkdir -p /run/pinion && cp -r /var/lib/pinion/debian /run/pinion/kernel
     fake-kubelet /var/lib/kubelet/pod-resources/kubelet.sock lab virt-launcher-a 4-5 2-7 2> /kubelet.log &
     sleep 1";
 

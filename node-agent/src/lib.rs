@@ -31,7 +31,7 @@ pub use ledger::{
     DEFAULT_LEDGER_PATH, Holder, Ledger, LedgerDocument, LedgerEntry, LedgerError, Reservation, ReserveError,
 };
 pub use partition::{Isolation, PartitionError};
-pub use pod::{PodName, PodPlace, PodSources};
+pub use pod::{PodName, PodPlace, PodSources, SECCOMP_PROFILE, write_seccomp_profile};
 pub use profile::{DEFAULT_PROFILE_PATH, KeptPages, MAX_PROFILE_BYTES, NodeProfile, ProfileProblem};
 pub use qualification::{
     Blame, Cause, CpuResult, DEFAULT_QUALIFICATION_PATH, Exceedance, Fingerprint, Gaps, LATENCY_CLASSES_NS,

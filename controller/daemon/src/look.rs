@@ -4,11 +4,12 @@
 //! behind what this replica has written itself; so each request says what it is about by its identity, and doing it twice
 //! does it once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pinion_api::Quantity;
 use pinion_nodes::NowhereToRun;
 use pinion_reconcile::instance::{self, Instance, Phase, Seen, Step};
 use pinion_reconcile::pod::{Launcher, PodView, launcher_pod};
@@ -198,7 +199,7 @@ impl Desk {
                         self.queue.add(key.clone(), CLAIM_AGAIN);
                         return Ok(true);
                     }
-                    if let Some(made) = self.make_pod(instance, &news.block_claims).await? {
+                    if let Some(made) = self.make_pod(instance, news).await? {
                         *pod = Some(Arc::new(made));
                         return Ok(true);
                     }
@@ -227,11 +228,7 @@ impl Desk {
     }
 
     /// The pod of an instance that has its place. What was made is in the world at once.
-    async fn make_pod(
-        &self,
-        instance: &Instance,
-        block_claims: &BTreeSet<String>,
-    ) -> Result<Option<PodView>, RequestError> {
+    async fn make_pod(&self, instance: &Instance, news: &News) -> Result<Option<PodView>, RequestError> {
         let (Ok(guest), Some(node)) = (&instance.spec, self.clerk.booked(&instance.meta.uid)) else {
             return Ok(None);
         };
@@ -241,7 +238,8 @@ impl Desk {
             node: &node,
             threads_per_core: self.clerk.threads_per_core(&node),
             attempt: instance.attempts(),
-            block_claims,
+            block_claims: &news.block_claims,
+            claim_bytes: &news.claim_bytes,
         };
         let object = launcher_pod(&instance.meta, guest, &launcher);
         match self.api.create(Kind::Pod, &object).await? {
@@ -267,6 +265,10 @@ impl Desk {
                     if claim.pointer("/spec/volumeMode").and_then(Value::as_str) == Some("Block") {
                         news.block_claims.insert(name.to_owned());
                     }
+                    let capacity = claim.pointer("/status/capacity/storage").and_then(Value::as_str);
+                    let bytes =
+                        capacity.and_then(|text| text.parse::<Quantity>().ok()).and_then(|q| q.whole());
+                    news.claim_bytes.extend(bytes.map(|bytes| (name.to_owned(), bytes)));
                 }
                 Err(error) if error.is_absent() => return Ok(Some(name.to_owned())),
                 Err(error) => return Err(error),
@@ -352,6 +354,7 @@ struct News {
     nowhere: Option<NowhereToRun>,
     missing_claim: Option<String>,
     block_claims: BTreeSet<String>,
+    claim_bytes: BTreeMap<String, u64>,
 }
 
 /// The name alone.

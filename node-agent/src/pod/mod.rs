@@ -8,6 +8,7 @@ mod container;
 mod given;
 mod group;
 mod limits;
+mod seccomp;
 #[cfg(test)]
 mod tests;
 
@@ -17,3 +18,4 @@ pub(crate) use container::Containers;
 pub use given::PodSources;
 pub(crate) use given::{Given, look};
 pub(crate) use limits::raise as raise_limits;
+pub use seccomp::{SECCOMP_PROFILE, write_seccomp_profile};

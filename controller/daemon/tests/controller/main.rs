@@ -1,6 +1,6 @@
 //! The controller on a real API server, with nodes that are played.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first thing that is wrong")]
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is wrong")]
 
 mod played;
 

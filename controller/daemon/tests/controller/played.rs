@@ -100,7 +100,7 @@ pub(crate) async fn play(client: Client, names: Vec<String>, script: Script) {
     let mut count = 0u32;
     loop {
         count = count.wrapping_add(1);
-        if count % HEARTBEAT == 0 {
+        if count.is_multiple_of(HEARTBEAT) {
             for name in &names {
                 beat(&nodes, name).await;
             }

@@ -19,6 +19,8 @@ pub const SPEC_ANNOTATION: &str = "pinion.dev/instance";
 
 /// User and group of the launcher. KubeVirt's.
 const USER: i64 = 107;
+/// The profile that the node's agent keeps below the kubelet's folder: the runtime's own forbids to bind memory to nodes.
+const SECCOMP_PROFILE: &str = "pinion/launcher.json";
 /// Seconds that the launcher has beside the guest's own.
 const GRACE_MORE: i64 = 15;
 /// Longest value of a label, bytes.
@@ -45,6 +47,8 @@ pub struct Launcher<'a> {
     pub attempt: u32,
     /// Claims that have no file system (`volumeMode: Block`), by name.
     pub block_claims: &'a BTreeSet<String>,
+    /// Bytes of claims, by name, where that is known.
+    pub claim_bytes: &'a BTreeMap<String, u64>,
 }
 
 /// The name of an instance's pod: always the same one for an instance and an attempt, so that two controllers cannot make
@@ -144,7 +148,7 @@ fn pod_spec(meta: &Meta, instance: &VirtualMachineInstance, launcher: &Launcher<
         "tolerations": spec.tolerations,
         "securityContext": {
             "runAsUser": USER, "runAsGroup": USER, "runAsNonRoot": true, "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
+            "seccompProfile": {"type": "Localhost", "localhostProfile": SECCOMP_PROFILE},
         },
         "containers": [container(meta, instance, launcher, (mounts, devices))],
         "volumes": all,
@@ -173,6 +177,24 @@ fn pod_spec(meta: &Meta, instance: &VirtualMachineInstance, launcher: &Launcher<
     pod
 }
 
+/// What the launcher is told: claims whose size is known get an image that fits, where they have none.
+fn arguments(instance: &VirtualMachineInstance, launcher: &Launcher<'_>) -> Vec<String> {
+    let fixed = [
+        "pod",
+        "--instance",
+        "/run/pinion/instance/instance.json",
+        "--agent",
+        "/run/pinion/agent/agent.sock",
+    ];
+    let mut words: Vec<String> = fixed.map(ToOwned::to_owned).into();
+    for volume in &instance.spec.volumes {
+        if let Some(bytes) = volume.claim().and_then(|claim| launcher.claim_bytes.get(claim)) {
+            words.push(format!("--claim={}={bytes}", volume.name));
+        }
+    }
+    words
+}
+
 fn container(
     meta: &Meta,
     instance: &VirtualMachineInstance,
@@ -184,7 +206,7 @@ fn container(
     let mut container = json!({
         "name": CONTAINER,
         "image": launcher.image,
-        "args": ["pod", "--instance", "/run/pinion/instance/instance.json"],
+        "args": arguments(instance, launcher),
         "env": [
             {"name": "POD_NAMESPACE", "value": meta.namespace},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},

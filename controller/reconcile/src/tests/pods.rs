@@ -17,6 +17,7 @@ fn pod_of(object: &Value, threads_per_core: u64, block: &[&str]) -> Value {
         threads_per_core,
         attempt: 0,
         block_claims: &block_claims,
+        claim_bytes: &[("data".to_owned(), 1 << 30)].into(),
     };
     launcher_pod(&instance.meta, instance.spec.as_ref().unwrap(), &launcher)
 }
