@@ -37,7 +37,8 @@ const INSTANCE: &str = r#"{
 /// The container's group, where the kubelet would make it. Its CPUs are the second node's first core.
 const GROUP: &str = "/sys/fs/cgroup/kubepods/pod0c2c4ce4-9d43/ab12";
 
-/// What the kubelet and the container runtime would have made, with a quota that would stop the guest half of the time.
+/// What the kubelet and the container runtime would have made, with a quota that would stop the guest half of the time. The agent's
+/// folder for pods is where the device plugin has it mounted, read-only and before there is an agent.
 const CONTAINER: &str = "
     cd /sys/fs/cgroup && echo '+cpuset +cpu' > cgroup.subtree_control
     mkdir kubepods && echo '+cpuset +cpu' > kubepods/cgroup.subtree_control
@@ -47,6 +48,8 @@ const CONTAINER: &str = "
     echo 50000 100000 > kubepods/pod0c2c4ce4-9d43/ab12/cpu.max
     mkdir -p /var/log/pods/lab_virt-launcher-a_0c2c4ce4-9d43 /var/lib/kubelet/pod-resources
     echo 'nobody:x:65534:65534::/:/bin/sh' > /etc/passwd && echo 'nobody:x:65534:' > /etc/group
+    mkdir -p /run/pinion/pods /run/pinion/agent
+    mount -o bind /run/pinion/pods /run/pinion/agent && mount -o remount,bind,ro /run/pinion/agent
     mkdir -m 777 /pod && chmod 666 /dev/kvm
     mkdir -p /run/pinion && cp -r /var/lib/pinion/debian /run/pinion/kernel
     fake-kubelet /var/lib/kubelet/pod-resources/kubelet.sock lab virt-launcher-a 4-5 2-7 2> /kubelet.log &

@@ -53,8 +53,8 @@ pub struct PodOptions {
     /// The VirtualMachineInstance, as JSON: a file of the downward API
     #[arg(long, value_name = "FILE")]
     instance: PathBuf,
-    /// Socket of the node's agent
-    #[arg(long, value_name = "SOCKET", default_value = "/run/pinion/agent.sock")]
+    /// Socket of the node's agent; its place by default is that of the resource pinion.dev/agent
+    #[arg(long, value_name = "SOCKET", default_value = "/run/pinion/agent/agent.sock")]
     agent: PathBuf,
     /// Namespace of the pod
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]

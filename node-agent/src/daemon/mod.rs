@@ -1,12 +1,13 @@
 //! The node's daemon: one for each host.
 //!
-//! Owns the agent's socket and pages, and three threads besides the main one: the desk, which alone changes things;
+//! Owns the agent's sockets and pages, and three threads besides the main one: the desk, which alone changes things;
 //! the watcher, which sleeps until the kernel tells something; and that of the pages. The ledger's file stays the one
 //! truth: with the daemon or without, whoever changes something takes its lock. It must never be needed by a guest
 //! that runs.
 
 mod authority;
 mod desk;
+mod door;
 mod exposition;
 mod gather;
 mod launch;
@@ -18,10 +19,9 @@ mod tend;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,13 +35,14 @@ use pinion_endpoint::{Caller, Endpoint, EndpointError, Refusal, Reply, SocketErr
 use serde_json::Value;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::ledger::{Ledger, LedgerError};
 use crate::pod::PodSources;
 use crate::settings::Keeper;
 use authority::Authority;
 use desk::{Command, Desk};
+use door::Door;
 use gather::Node;
 use tend::Tended;
 use watch::{Watched, Watcher};
@@ -109,7 +110,7 @@ fn failed(action: &'static str) -> impl Fn(io::Error) -> AgentError {
 /// Runs the daemon until SIGTERM or SIGINT; `ready` is called once it serves. Guests run on after it.
 ///
 /// 1. The ledger is read: a damaged one ends it here, before anything is changed.
-/// 2. The socket is taken: there is one agent for each ledger.
+/// 2. The sockets are taken: there is one agent for each ledger.
 /// 3. What guests that are gone have left is put back; what those that run need is made so.
 /// 4. It serves.
 ///
@@ -120,11 +121,7 @@ pub fn run(options: &AgentOptions, ready: impl FnOnce(Option<SocketAddr>)) -> Re
     ledger.read()?;
     ledger.tidy_sockets()?;
     let group = options.group.as_deref().map(group_id).transpose()?;
-    let socket = ledger.agent_socket();
-    let listener = pinion_endpoint::bind(&socket, 0o600)?;
-    let opened = chown(&socket, None, group)
-        .and_then(|()| fs::set_permissions(&socket, fs::Permissions::from_mode(mode(group))));
-    opened.map_err(failed("let others use the agent's socket"))?;
+    let doors = door::open(ledger, group)?;
     let signals = signals().map_err(failed("take over signals"))?;
     let (commands, work) = channel();
     let watched = Watched::new().map_err(failed("watch"))?;
@@ -152,19 +149,14 @@ pub fn run(options: &AgentOptions, ready: impl FnOnce(Option<SocketAddr>)) -> Re
         options.pages.map(|a| Endpoint::open(a, || (), move |path| page::page(&node, path))).transpose()?;
     ready(pages.as_ref().map(Endpoint::address));
     let asked = Asked { desk: commands.clone(), ledger: ledger.clone(), pods: options.pods.clone() };
-    let served = serve(listener, signals, gone, asked);
+    let served = serve(doors, signals, gone, asked);
     let _ = commands.send(Command::Quit);
     let worked = desk.join();
     drop(pages);
-    let _ = fs::remove_file(&socket);
+    door::close(ledger);
     // Nothing can be changed without it: whoever supervises the agent starts it anew.
     worked.map_err(|_| failed("go on: its desk has panicked")(io::ErrorKind::Other.into()))?;
     served.map_err(failed("serve the agent's socket"))
-}
-
-/// Everybody may read where no group is named; what they may ask is another matter.
-const fn mode(group: Option<u32>) -> u32 {
-    if group.is_some() { 0o660 } else { 0o666 }
 }
 
 fn group_id(name: &str) -> Result<u32, AgentError> {
@@ -190,7 +182,7 @@ fn signals() -> io::Result<oneshot::Receiver<()>> {
 }
 
 fn serve(
-    listener: std::os::unix::net::UnixListener,
+    doors: [(UnixListener, Door); 2],
     end: oneshot::Receiver<()>,
     gone: oneshot::Receiver<()>,
     asked: Asked,
@@ -198,14 +190,18 @@ fn serve(
     let runtime = Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, async move {
         let asked = Rc::new(asked);
-        let serving = tokio::task::spawn_local(pinion_endpoint::serve(listener, move |caller| {
-            answer(Rc::clone(&asked), caller)
-        }));
+        // Each has bounds of its own: whoever uses up those of pods leaves the host's.
+        let serving = doors.map(|(listener, door)| {
+            let asked = Rc::clone(&asked);
+            tokio::task::spawn_local(pinion_endpoint::serve(listener, move |caller| {
+                answer(Rc::clone(&asked), door, caller)
+            }))
+        });
         tokio::select! {
             _ = end => {}
             _ = gone => {}
         }
-        serving.abort();
+        serving.iter().for_each(JoinHandle::abort);
         Ok(())
     })
 }
@@ -217,14 +213,14 @@ struct Asked {
     pods: PodSources,
 }
 
-async fn answer(asked: Rc<Asked>, caller: Caller) {
+async fn answer(asked: Rc<Asked>, door: Door, caller: Caller) {
     let request = parse(&caller.request);
     if let Ok(AgentRequest::Network { owner, slot, binding }) = request {
-        return networked(&asked, caller, (owner, slot, binding)).await;
+        return networked(&asked, door, caller, (owner, slot, binding)).await;
     }
     let launches = matches!(request, Ok(AgentRequest::Launch { .. }));
     let reply = match request {
-        Ok(request) => ask(&asked, &caller, request).await,
+        Ok(request) => ask(&asked, door, &caller, request).await,
         Err(refusal) => Err(refusal),
     };
     match reply {
@@ -235,10 +231,15 @@ async fn answer(asked: Rc<Asked>, caller: Caller) {
 }
 
 /// Whoever holds the guest gets its interface, with its tap and its DHCP server's socket.
-async fn networked(asked: &Asked, caller: Caller, (owner, slot, binding): (String, u8, NetworkBinding)) {
+async fn networked(
+    asked: &Asked,
+    door: Door,
+    caller: Caller,
+    (owner, slot, binding): (String, u8, NetworkBinding),
+) {
     let request = AgentRequest::Network { owner, slot, binding: binding.clone() };
     let pid = caller.peer.pid;
-    let may = ask(asked, &caller, request).await;
+    let may = ask(asked, door, &caller, request).await;
     let pod = may
         .and_then(|pod| serde_json::from_value(pod).map_err(|e| Refusal::new("Unreadable", e.to_string())));
     let made = match pod {
@@ -278,7 +279,13 @@ pub fn parse(line: &[u8]) -> Result<AgentRequest, Refusal> {
     serde_json::from_slice(line).map_err(|e| Refusal::new("Malformed", format!("this is no request: {e}")))
 }
 
-async fn ask(asked: &Asked, caller: &Caller, request: AgentRequest) -> Result<Value, Refusal> {
+/// Has a request answered by whoever looks or changes, if it may come by its door.
+async fn ask(asked: &Asked, door: Door, caller: &Caller, request: AgentRequest) -> Result<Value, Refusal> {
+    door.admit(&request)?;
+    put(asked, caller, request).await.map_err(|refusal| door.told(caller.peer, refusal))
+}
+
+async fn put(asked: &Asked, caller: &Caller, request: AgentRequest) -> Result<Value, Refusal> {
     let gone = || Refusal::new("Ending", "the node agent is ending");
     let (to, answered) = oneshot::channel();
     let command = match request {

@@ -156,6 +156,18 @@ impl Ledger {
         self.path.with_file_name("agent.sock")
     }
 
+    /// The folder of that agent which pods see, and nothing else of the node's.
+    #[must_use]
+    pub fn pods_folder(&self) -> PathBuf {
+        self.path.with_file_name("pods")
+    }
+
+    /// That agent's socket for pods.
+    #[must_use]
+    pub fn pods_socket(&self) -> PathBuf {
+        self.pods_folder().join("agent.sock")
+    }
+
     /// Makes the folder of guests' sockets, and takes away the sockets that nobody listens on any more.
     ///
     /// # Errors
