@@ -180,7 +180,11 @@ fn offered(lab: &Lab) {
         for i in $(seq 100); do grep -q 'ready: /plugins' /plugin.log && break; sleep 0.2; done; ls /plugins";
     let sockets = must(lab, start, QUICK);
     let names = ["kvm", "tun", "vhost-net"].map(|name| format!("pinion-devices.kubevirt.io@{name}.sock"));
-    for name in names.iter().map(String::as_str).chain(["pinion-example.com@drive.sock"]) {
+    for name in names
+        .iter()
+        .map(String::as_str)
+        .chain(["pinion-pinion.dev@agent.sock", "pinion-example.com@drive.sock"])
+    {
         assert!(sockets.contains(name), "{name}: {sockets}");
     }
     let said = |line: &str, count: u32| {

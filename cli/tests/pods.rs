@@ -35,10 +35,14 @@ const PLUGIN: &str = "setsid sh -c 'while :; do chroot /run/plugin /usr/bin/pini
     > /var/log/plugin.log 2>&1 < /dev/null &";
 
 fn pod(name: &str, limits: &str) -> String {
+    pod_of(name, limits, SAYS)
+}
+
+fn pod_of(name: &str, limits: &str, script: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  \
          containers:\n  - name: it\n    image: pinion.dev/lab/busybox:1\n    \
-         command: [/bin/sh, -c, {SAYS:?}]\n    resources:\n      limits: {{{limits}}}\n"
+         command: [/bin/sh, -c, {script:?}]\n    resources:\n      limits: {{{limits}}}\n"
     )
 }
 
@@ -51,12 +55,14 @@ fn a_kubelet_gives_devices_to_pods_and_loses_none() {
         cluster::in_workspace(cluster, &["apply", "-k", "manifests"]);
         node.until_allocatable(&[
             ("devices.kubevirt.io/kvm", "1k"),
+            ("pinion.dev/agent", "0"),
             ("example.com/edu", "2"),
             ("lab-1.example.com/pair.of-two", "1"),
             ("example.com/drive", "1"),
             ("example.com/card", "1"),
         ]);
         given(cluster, &edu, &pair);
+        agent(cluster, &node);
         failing(cluster, &node, [&edu, &other]);
         unplugged(&node, &drive);
         fatal(&node, &card);
@@ -107,6 +113,16 @@ fn given(cluster: &Cluster, edu: &str, pair: &str) {
     assert!(two.contains("Cpus_allowed_list:\t2-3\n"), "{two}");
     let kvm = said("kvm", "memory: 16Mi, devices.kubevirt.io/kvm: 1");
     assert!(!kvm.contains("PCI_RESOURCE"), "{kvm}");
+}
+
+/// Once the node's agent has made its folder for pods, they see what it has there, and cannot write to it.
+fn agent(cluster: &Cluster, node: &Node<'_>) {
+    node.sh("mkdir -p /run/pinion/pods && echo here > /run/pinion/pods/agent.sock");
+    node.until_allocatable(&[("pinion.dev/agent", "1k")]);
+    let says = "cat /run/pinion/agent/agent.sock; touch /run/pinion/agent/x || echo SAID; sleep 3600";
+    cluster::apply(cluster, &pod_of("agent", "memory: 16Mi, pinion.dev/agent: 1", says));
+    let said = cluster.until(&["logs", "agent"], LONG, |text| text.contains("SAID")).unwrap();
+    assert!(said.contains("here\n"), "{said}");
 }
 
 /// A device that fails while a pod has it: told in the pod's status.

@@ -1,4 +1,4 @@
-//! What a container gets with the units that it was given: device nodes, and the addresses by name.
+//! What a container gets with the units that it was given: device nodes, the addresses by name, and folders.
 //!
 //! Source: KubeVirt's launcher, which looks for the addresses of its devices in `PCI_RESOURCE_…`; the kernel's
 //! `Documentation/driver-api/vfio.rst` for the nodes.
@@ -26,6 +26,17 @@ pub struct Allocation {
     pub nodes: Vec<PathBuf>,
     /// The same devices by their names in the CDI document ([`crate::cdi_document`]); none for nodes that are shared.
     pub cdi_names: Vec<String>,
+    /// Folders of the host that it sees.
+    pub mounts: Vec<FolderMount>,
+}
+
+/// A folder of the host that a container sees, and cannot write to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FolderMount {
+    /// On the host.
+    pub host: PathBuf,
+    /// In the container.
+    pub inside: PathBuf,
 }
 
 /// Why units cannot be given.
@@ -55,6 +66,14 @@ pub enum AllocationError {
         /// The resource.
         name: String,
         /// The node.
+        path: &'static str,
+    },
+    /// No agent has made its folder.
+    #[error("{name} cannot be given: this host has no {path}; start the node agent (`pinion agent`)")]
+    NoAgent {
+        /// The resource.
+        name: String,
+        /// The folder.
         path: &'static str,
     },
 }
@@ -92,7 +111,7 @@ pub fn allocation<'a>(
         cdi_names.push(cdi_name(unit.id));
     }
     let environment = BTreeMap::from([(environment_name(name, units), addresses.join(","))]);
-    Ok(Allocation { environment, nodes, cdi_names })
+    Ok(Allocation { environment, nodes, cdi_names, mounts: Vec::new() })
 }
 
 /// The nodes of a unit alone: its group's, and those of its functions where the kernel has them.

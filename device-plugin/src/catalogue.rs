@@ -4,15 +4,15 @@
 
 use pinion_machine::{Distances, NodeId};
 
-use crate::{Allocation, AllocationError, Offer, SharedNode, Unit, UnitId, VfioNodes, allocation, preferred};
+use crate::{Allocation, AllocationError, Offer, Shared, Unit, UnitId, VfioNodes, allocation, preferred};
 
 /// What the kubelet is offered.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     /// Devices that each go to one container.
     pub offer: Offer,
-    /// Nodes that any number of containers open.
-    pub shared: Vec<SharedNode>,
+    /// What any number of containers may have.
+    pub shared: Vec<Shared>,
     /// How far the NUMA nodes are from each other.
     pub distances: Distances,
     /// Nodes of single functions.
@@ -47,7 +47,7 @@ impl Catalogue {
     #[must_use]
     pub fn list(&self, name: &str) -> Vec<Listed> {
         match self.shared(name) {
-            Some(node) => node.list(),
+            Some(shared) => shared.list(),
             None => self.offer.units(name).unwrap_or_default().iter().map(Listed::of).collect(),
         }
     }
@@ -62,7 +62,7 @@ impl Catalogue {
         given: impl IntoIterator<Item = &'a str>,
     ) -> Result<Allocation, AllocationError> {
         match self.shared(name) {
-            Some(node) => node.allocate(given),
+            Some(shared) => shared.allocate(given),
             None => allocation(name, self.offer.units(name).unwrap_or_default(), given, &self.own_nodes),
         }
     }
@@ -81,7 +81,7 @@ impl Catalogue {
         chosen.iter().map(ToString::to_string).collect()
     }
 
-    fn shared(&self, name: &str) -> Option<&SharedNode> {
+    fn shared(&self, name: &str) -> Option<&Shared> {
         self.shared.iter().find(|s| s.name == name)
     }
 }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     fn catalogue() -> Catalogue {
-        let shared = SharedNode { is_there: true, ..SharedNode::of_kubevirt()[0] };
+        let shared = vec![Shared { is_there: true, ..Shared::of_kubevirt()[0] }, Shared::agent()];
         let unit = |number: u8, node: u32| {
             let address = pinion_machine::Bdf::new(0, number, 0, 0).unwrap();
             let health = crate::Health::Healthy;
@@ -108,13 +108,15 @@ mod tests {
         let offer =
             Offer { resources: vec![crate::Offered { name: "a.b/c".into(), units }], problems: vec![] };
         let distances = Distances::new(vec![NodeId(0), NodeId(1)], vec![vec![10, 20], vec![20, 10]]).unwrap();
-        Catalogue { offer, shared: vec![shared], distances, own_nodes: VfioNodes::new() }
+        Catalogue { offer, shared, distances, own_nodes: VfioNodes::new() }
     }
 
     #[test]
     fn resources_of_both_kinds_are_asked_for_by_name() {
         let catalogue = catalogue();
-        assert_eq!(catalogue.names().collect::<Vec<_>>(), ["devices.kubevirt.io/kvm", "a.b/c"]);
+        let names = ["devices.kubevirt.io/kvm", "pinion.dev/agent", "a.b/c"];
+        assert_eq!(catalogue.names().collect::<Vec<_>>(), names);
+        assert!(catalogue.allocate("pinion.dev/agent", ["agent7"]).is_err(), "no agent was there yet");
         assert_eq!(catalogue.list("devices.kubevirt.io/kvm").len(), 1000);
         let listed = Listed { id: "0000:02:00.0".into(), healthy: true, nodes: vec![NodeId(1)] };
         assert_eq!(catalogue.list("a.b/c")[1], listed);

@@ -16,11 +16,11 @@ mod preferred;
 mod shared;
 mod socket;
 
-pub use allocation::{Allocation, AllocationError, VfioNodes, allocation, environment_name};
+pub use allocation::{Allocation, AllocationError, FolderMount, VfioNodes, allocation, environment_name};
 pub use catalogue::{Catalogue, Listed};
 pub use cdi::cdi_document;
 pub use health::{Cause, Health};
 pub use offer::{Offer, Offered, Problem, Unit, UnitId, UnitIdError};
 pub use preferred::preferred;
-pub use shared::SharedNode;
+pub use shared::{Shared, SharedKind};
 pub use socket::socket_name;

@@ -81,8 +81,8 @@ pub(crate) struct DeviceResourcesOptions {
   sudo pinion device-plugin
   sudo pinion device-plugin --devices names.yaml --listen 0.0.0.0:9181
 
-Offers devices.kubevirt.io/kvm, tun and vhost-net, and each name of the file of devices. Containers keep
-their devices when it ends.")]
+Offers devices.kubevirt.io/kvm, tun and vhost-net, the way to the node's agent (pinion.dev/agent), and each
+name of the file of devices. Containers keep their devices when it ends.")]
 pub(crate) struct DevicePluginOptions {
     /// What device names stand for; read again when it changes
     #[arg(long, value_name = "FILE", default_value = pinion_resources::DEFAULT_PATH)]
@@ -90,7 +90,7 @@ pub(crate) struct DevicePluginOptions {
     /// The kubelet's folder of device plugins
     #[arg(long, value_name = "FOLDER", default_value = pinion_device_plugin_daemon::KUBELET_FOLDER)]
     pub(crate) kubelet: PathBuf,
-    /// Offer only what the file of devices names: somebody else offers /dev/kvm, as KubeVirt does
+    /// Offer only pinion.dev/agent and what the file of devices names: somebody else offers /dev/kvm, as KubeVirt does
     #[arg(long)]
     pub(crate) only_named: bool,
     /// Write a CDI document there, such as /var/run/cdi, and give devices by it instead of by their nodes

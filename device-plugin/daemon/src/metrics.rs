@@ -235,7 +235,7 @@ const fn number(count: usize) -> f64 {
 mod tests {
     use std::time::Duration;
 
-    use pinion_device_plugin::{Cause, SharedNode, UnitId};
+    use pinion_device_plugin::{Cause, Shared, UnitId};
     use pinion_kubelet::Call;
 
     use super::*;
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn what_happened_is_counted_and_what_the_kubelet_does_not_know_is_named() {
         let metrics = Metrics::new();
-        let [kvm, ..] = SharedNode::of_kubevirt();
+        let [kvm, ..] = Shared::of_kubevirt();
         let catalogue = Catalogue { shared: vec![kvm], ..Catalogue::default() };
         let id = UnitId::Function("31:00.0".parse().unwrap());
         let health = Health::Unhealthy(vec![Cause::Gone(id)]);

@@ -1,11 +1,12 @@
 //! What this host has to offer the kubelet, kept up to date: the machine and the file of devices are read again whenever the
-//! kernel tells of a device, or the file has changed.
+//! kernel tells of a device, the file has changed, or the agent's folder comes or goes.
 //!
 //! [`Inventory::keep`] is called once and keeps its thread; what is new goes to its caller. It reads only, and must never
 //! give up a list that was good for a file that is not.
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod errors;
 mod file;
 mod news;
@@ -19,18 +20,19 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use pinion_device_plugin::{Catalogue, Offer, SharedNode};
+use pinion_device_plugin::{Catalogue, Offer, Shared, SharedKind};
 use pinion_discovery::{From, Uevents, discover};
 use pinion_machine::Machine;
 
+use agent::AgentFolder;
 use errors::Errors;
 use file::DevicesFile;
 pub use file::FileError;
 pub use news::News;
 
-/// Nothing is missed for longer, milliseconds, where the kernel or the file's folder cannot be listened to.
+/// Nothing is missed for longer, milliseconds, where the kernel or a folder cannot be listened to.
 const UNHEARD: i32 = 10_000;
-/// The same where both can, in case that one is deaf, as in a network namespace of another user. Not more often: reading
+/// The same where all can, in case that one is deaf, as in a network namespace of another user. Not more often: reading
 /// the machine reads `/proc/cpuinfo`, for which some kernels interrupt every CPU.
 const HEARD: i32 = 300_000;
 /// One change is many messages: what follows at once is read with it.
@@ -45,7 +47,7 @@ pub struct Sources {
     pub devices: PathBuf,
     /// The machine: this host, unless somebody tries something out.
     pub machine: From,
-    /// Whether `/dev/kvm` and what is like it are offered.
+    /// Whether `/dev/kvm` and what is like it are offered. The way to the node's agent always is: nobody else offers it.
     pub shared: bool,
 }
 
@@ -54,6 +56,7 @@ pub struct Sources {
 pub struct Inventory {
     sources: Sources,
     file: DevicesFile,
+    agent: AgentFolder,
     uevents: Option<Uevents>,
     errors: Errors,
     catalogue: Arc<Catalogue>,
@@ -64,8 +67,9 @@ impl Inventory {
     #[must_use]
     pub fn new(sources: Sources) -> Self {
         let file = DevicesFile::new(sources.devices.clone());
+        let agent = AgentFolder::new(Path::new(Shared::agent().path));
         let (uevents, errors) = (Uevents::listen(&SUBSYSTEMS).ok(), Errors::new(Path::new("/sys")));
-        Self { sources, file, uevents, errors, catalogue: Arc::default() }
+        Self { sources, file, agent, uevents, errors, catalogue: Arc::default() }
     }
 
     /// What is offered.
@@ -94,15 +98,11 @@ impl Inventory {
         let offer = Offer::new(machine, self.file.resources()).after(&self.catalogue.offer);
         let failed = self.errors.of(&offer);
         let offer = offer.failing(&failed);
-        let shared = |node: SharedNode| SharedNode { is_there: Path::new(node.path).exists(), ..node };
+        let of_kubevirt = Shared::of_kubevirt().into_iter().filter(|_| self.sources.shared);
         Catalogue {
             own_nodes: nodes::own(&offer),
             offer,
-            shared: if self.sources.shared {
-                SharedNode::of_kubevirt().map(shared).to_vec()
-            } else {
-                Vec::new()
-            },
+            shared: of_kubevirt.chain([Shared::agent()]).map(looked_at).collect(),
             distances: machine.distances.clone(),
         }
     }
@@ -133,10 +133,11 @@ impl Inventory {
     }
 
     fn wait(&mut self) {
-        let hears = self.uevents.is_some() && self.file.watched().is_some();
+        let hears = self.uevents.is_some() && self.file.watched().is_some() && self.agent.watched().is_some();
         let patience = PollTimeout::try_from(if hears { HEARD } else { UNHEARD }).unwrap_or(PollTimeout::MAX);
         loop {
-            let mut fds: Vec<PollFd<'_>> = self.file.watched().into_iter().collect();
+            let mut fds: Vec<PollFd<'_>> =
+                self.file.watched().into_iter().chain(self.agent.watched()).collect();
             fds.extend(self.uevents.iter().map(|u| PollFd::new(u.as_fd(), PollFlags::POLLIN)));
             match poll(&mut fds, patience) {
                 Ok(0) => return,
@@ -145,13 +146,23 @@ impl Inventory {
                 Err(_) => return thread::sleep(PAUSE),
             }
             thread::sleep(PAUSE);
-            let of_file = self.file.heard();
+            let of_folders = self.file.heard() | self.agent.heard();
             let errors = &mut self.errors;
-            if self.uevents.as_ref().is_some_and(|u| u.each(|event| errors.hear(event))) || of_file {
+            if self.uevents.as_ref().is_some_and(|u| u.each(|event| errors.hear(event))) || of_folders {
                 return;
             }
         }
     }
+}
+
+/// As it is on this host.
+fn looked_at(shared: Shared) -> Shared {
+    let path = Path::new(shared.path);
+    let is_there = match shared.kind {
+        SharedKind::Node => path.exists(),
+        SharedKind::Folder { .. } => path.is_dir(),
+    };
+    Shared { is_there, ..shared }
 }
 
 #[cfg(test)]
@@ -160,6 +171,8 @@ mod tests {
 
     use super::*;
 
+    /// Nobody else offers it, so it is there in any case.
+    const AGENT: &str = "pinion.dev/agent";
     const GPU: &str = "apiVersion: pinion.dev/v1alpha1\nkind: DeviceResources\nresources:\n\
         - {name: example.com/gpu, select: [{class: \"03\"}]}\n";
 
@@ -174,10 +187,13 @@ mod tests {
         let devices = folder.path().join("devices.yaml");
         let mut inventory = inventory(devices.clone());
         assert!(inventory.read().is_empty());
-        assert_eq!(inventory.catalogue().names().count(), 0, "no file is as good as an empty one");
+        let names = |inventory: &Inventory| -> Vec<String> {
+            inventory.catalogue().names().map(ToOwned::to_owned).collect()
+        };
+        assert_eq!(names(&inventory), [AGENT], "no file is as good as an empty one");
         fs::write(&devices, GPU).unwrap();
         assert!(inventory.read().is_empty());
-        assert_eq!(inventory.catalogue().names().collect::<Vec<_>>(), ["example.com/gpu"]);
+        assert_eq!(names(&inventory), [AGENT, "example.com/gpu"]);
         fs::write(&devices, GPU.replace("class", "clas")).unwrap();
         let news = inventory.read();
         assert_eq!(news.len(), 1);
@@ -185,11 +201,19 @@ mod tests {
         assert!(told.contains("devices.yaml") && told.contains("clas"), "{told}");
         assert!(inventory.read().is_empty(), "told once");
         assert!(!inventory.follows_file());
-        assert_eq!(inventory.catalogue().names().count(), 1);
+        assert_eq!(names(&inventory), [AGENT, "example.com/gpu"]);
         fs::remove_file(&devices).unwrap();
         assert!(inventory.read().is_empty());
-        assert_eq!(inventory.catalogue().names().count(), 0);
+        assert_eq!(names(&inventory), [AGENT]);
         assert!(inventory.follows_file());
+    }
+
+    #[test]
+    fn what_is_shared_is_looked_at_by_its_kind() {
+        let there = |shared: Shared, path| looked_at(Shared { path, ..shared }).is_there;
+        let [kvm, ..] = Shared::of_kubevirt();
+        assert!(there(kvm, "/proc/version") && !there(kvm, "/proc/absent"));
+        assert!(there(Shared::agent(), "/proc") && !there(Shared::agent(), "/proc/version"), "no folder");
     }
 
     #[test]
@@ -210,8 +234,8 @@ mod tests {
                 next.is_ok_and(|catalogue| catalogue.names().count() == names)
             })
         };
-        assert!(seen(1));
+        assert!(seen(2));
         fs::remove_file(&devices).unwrap();
-        assert!(seen(0));
+        assert!(seen(1));
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pinion_device_plugin::{Allocation, AllocationError, Catalogue, Listed};
+use pinion_device_plugin::{Allocation, AllocationError, Catalogue, FolderMount, Listed};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -15,7 +15,7 @@ use crate::api::device_plugin_server::DevicePlugin;
 use crate::api::{
     AllocateRequest, AllocateResponse, CdiDevice, ContainerAllocateResponse,
     ContainerPreferredAllocationResponse, Device, DevicePluginOptions, DeviceSpec, Empty, HEALTHY,
-    ListAndWatchResponse, NumaNode, PreStartContainerRequest, PreStartContainerResponse,
+    ListAndWatchResponse, Mount, NumaNode, PreStartContainerRequest, PreStartContainerResponse,
     PreferredAllocationRequest, PreferredAllocationResponse, TopologyInfo, UNHEALTHY,
 };
 use crate::{Call, Event, Tell};
@@ -151,14 +151,21 @@ fn device(listed: &Listed) -> Device {
     }
 }
 
+/// Folders are in the answer also where devices are in a CDI document: they are nobody's device.
 fn container(allocation: Allocation, by_cdi: bool) -> ContainerAllocateResponse {
-    let Allocation { environment, nodes, cdi_names } = allocation;
+    let Allocation { environment, nodes, cdi_names, mounts } = allocation;
     let by_cdi = by_cdi && !cdi_names.is_empty();
     let spec = |path: &Path| {
         let path = path.display().to_string();
         DeviceSpec { container_path: path.clone(), host_path: path, permissions: PERMISSIONS.to_owned() }
     };
+    let mount = |FolderMount { host, inside }: FolderMount| Mount {
+        container_path: inside.display().to_string(),
+        host_path: host.display().to_string(),
+        read_only: true,
+    };
     ContainerAllocateResponse {
+        mounts: mounts.into_iter().map(mount).collect(),
         envs: environment.into_iter().collect::<HashMap<_, _>>(),
         devices: if by_cdi { Vec::new() } else { nodes.iter().map(|path| spec(path)).collect() },
         cdi_devices: if by_cdi {
@@ -186,5 +193,20 @@ mod tests {
         assert_eq!((by_cdi.devices.len(), by_cdi.cdi_devices.len()), (0, 1));
         let shared = Allocation { cdi_names: vec![], ..allocation };
         assert_eq!(container(shared, true).devices.len(), 2);
+    }
+
+    #[test]
+    fn a_folder_is_mounted_read_only_whether_devices_are_given_by_cdi_or_not() {
+        let folder = FolderMount { host: "/on/host".into(), inside: "/in/pod".into() };
+        let allocation = Allocation { mounts: vec![folder], ..Allocation::default() };
+        let (host_path, container_path) = ("/on/host".to_owned(), "/in/pod".to_owned());
+        let mount = Mount { container_path, host_path, read_only: true };
+        for by_cdi in [false, true] {
+            let response = container(allocation.clone(), by_cdi);
+            assert_eq!(response.mounts, std::slice::from_ref(&mount));
+            assert!(
+                response.devices.is_empty() && response.cdi_devices.is_empty() && response.envs.is_empty()
+            );
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pinion_device_plugin::{Catalogue, Cause, Health, Offer, Offered, SharedNode, Unit, UnitId};
+use pinion_device_plugin::{Catalogue, Cause, Health, Offer, Offered, Shared, Unit, UnitId};
 use pinion_kubelet::api::device_plugin_client::DevicePluginClient;
 use pinion_kubelet::api::registration_server::{Registration, RegistrationServer};
 use pinion_kubelet::api::{
@@ -181,6 +181,34 @@ async fn a_resource_is_registered_listed_preferred_and_allocated() {
 }
 
 #[tokio::test]
+async fn the_way_to_the_agent_is_a_folder_that_is_mounted() {
+    let agent = Shared { is_there: true, ..Shared::agent() };
+    let offered = |agent| Catalogue { shared: vec![agent], ..Catalogue::default() };
+    let mut both = Both::new(offered(agent), 0);
+    let request = both.registered().await;
+    assert_eq!(request.resource_name, "pinion.dev/agent");
+    assert_eq!(request.endpoint, "pinion-pinion.dev@agent.sock");
+    let mut client = both.client(&request.endpoint).await;
+    let mut list = client.list_and_watch(Empty {}).await.unwrap().into_inner();
+    let devices = next(&mut list).await;
+    assert!(devices.len() == 1000 && devices.iter().all(|d| d.health == "Healthy" && d.topology.is_none()));
+    let asked = || AllocateRequest {
+        container_requests: vec![ContainerAllocateRequest { devices_ids: vec!["agent5".to_owned()] }],
+    };
+    let given = client.allocate(asked()).await.unwrap().into_inner();
+    let [given] = &given.container_responses[..] else { panic!("{given:?}") };
+    let [mount] = &given.mounts[..] else { panic!("{given:?}") };
+    assert_eq!((mount.host_path.as_str(), mount.read_only), ("/run/pinion/pods", true));
+    assert_eq!(mount.container_path, "/run/pinion/agent");
+    assert!(given.devices.is_empty() && given.cdi_devices.is_empty());
+    both.catalogue.send_replace(Arc::new(offered(Shared::agent())));
+    assert!(next(&mut list).await.iter().all(|d| d.health == "Unhealthy"));
+    let refused = client.allocate(asked()).await.unwrap_err();
+    assert!(refused.message().contains("start the node agent"), "{refused}");
+    both.plugin.abort();
+}
+
+#[tokio::test]
 async fn what_changes_is_told_at_once_and_what_does_not_is_not() {
     let mut both = Both::new(catalogue(vec![unit(1, Some(0))]), 0);
     let request = both.registered().await;
@@ -206,7 +234,7 @@ async fn names_that_come_and_go_are_registered_and_given_up() {
     let mut client = both.client(&request.endpoint).await;
     let mut list = client.list_and_watch(Empty {}).await.unwrap().into_inner();
     assert!(next(&mut list).await.is_empty());
-    let [kvm, ..] = SharedNode::of_kubevirt();
+    let [kvm, ..] = Shared::of_kubevirt();
     both.catalogue.send_replace(Arc::new(Catalogue { shared: vec![kvm], ..Catalogue::default() }));
     assert_eq!(both.registered().await.resource_name, "devices.kubevirt.io/kvm");
     let ended = timeout(WITHIN, list.message()).await.unwrap();
