@@ -52,7 +52,8 @@ fn a_kubelet_gives_devices_to_pods_and_loses_none() {
         let node = Node::first(cluster);
         node.put("/etc/pinion/devices.yaml", NAMES);
         let [edu, other, pair, drive, card] = bound(&node);
-        cluster::in_workspace(cluster, &["apply", "-k", "manifests"]);
+        cluster::in_workspace(cluster, &["apply", "-f", "manifests/namespace.yaml"]);
+        cluster::in_workspace(cluster, &["apply", "-k", "manifests/device-plugin"]);
         node.until_allocatable(&[
             ("devices.kubevirt.io/kvm", "1k"),
             ("pinion.dev/agent", "0"),
@@ -216,7 +217,7 @@ fn wrong_file(cluster: &Cluster, node: &Node<'_>) {
 /// The plugin killed twenty times while pods come and go: nothing is lost in the end, and nobody's device is taken.
 fn killed(cluster: &Cluster, node: &Node<'_>) {
     // The kubelet starts a container that fails ever later: here, a loop starts it at once.
-    cluster::in_workspace(cluster, &["delete", "-k", "manifests", "--wait=true"]);
+    cluster::in_workspace(cluster, &["delete", "-k", "manifests/device-plugin", "--wait=true"]);
     node.sh(&format!("{}{PLUGIN}", unpacked(cluster::IMAGE, "/run/plugin")));
     node.sh("setsid sh -c 'for i in $(seq 20); do until p=$(pidof pinion); do sleep 0.1; done; sleep 0.5; kill -9 $p; done; \
              touch /run/killed' > /dev/null 2>&1 < /dev/null &");

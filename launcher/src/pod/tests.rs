@@ -32,7 +32,7 @@ fn instance() -> Value {
         "metadata": {"name": "a", "namespace": "lab"},
         "spec": {"domain": {
             "memory": {"guest": "64Mi"}, "devices": {"autoattachPodInterface": false},
-            "firmware": {"kernelBoot": {"container": {"image": "file:/boot", "kernelPath": "/vmlinuz"}}}
+            "firmware": {"kernelBoot": {"container": {"image": "example.com/kernel", "kernelPath": "/vmlinuz"}}}
         }}
     })
 }
