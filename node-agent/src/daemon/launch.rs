@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use pinion_api::{Document, VirtualMachineInstance};
+use pinion_api::{Document, Place, VirtualMachineInstance, parse_at};
 use pinion_discovery::discover;
 use pinion_endpoint::{Peer, Refusal, chain};
 use pinion_machine::{Bdf, Machine, obstacles};
@@ -17,7 +17,9 @@ use serde_json::Value;
 use super::desk::{Answer, Desk, refused, value};
 use super::protocol::{Launched, NoticeText};
 use crate::ledger::{Holder, Reservation, ReserveError};
-use crate::pod::{Given, PodName, PodPlace, PodSources, identify, look as look_at_pod, raise_limits};
+use crate::pod::{
+    Given, PodName, PodPlace, PodSources, give_device_nodes, identify, look as look_at_pod, raise_limits,
+};
 use crate::settings::HostWishes;
 
 /// A guest that may be planned.
@@ -69,11 +71,11 @@ pub(super) fn look(
     Ok(Candidate { holder, instance, machine, binds, request, given })
 }
 
-/// One instance, by the same rules as a file of `pinion run`.
+/// One instance, by the rules of admission.
 fn read(instance: &Value) -> Result<VirtualMachineInstance, Refusal> {
     let invalid = |why: String| Refusal::new("InvalidInstance", why);
     let documents =
-        pinion_api::parse(instance.to_string()).map_err(|problems| invalid(problems.to_string()))?;
+        parse_at(Place::Cluster, instance.to_string()).map_err(|problems| invalid(problems.to_string()))?;
     let mut instances = documents.into_iter().map(Document::into_instance);
     match (instances.next(), instances.next()) {
         (Some(instance), None) => Ok(instance),
@@ -192,6 +194,11 @@ impl Desk {
         if let Err(e) = raise_limits(candidate.holder.pid, !devices.is_empty(), realtime) {
             let text = format!("limits of process {} cannot be raised: {e}", candidate.holder.pid);
             texts.push(NoticeText { reason: "LimitsNotRaised".into(), warning: true, text });
+        }
+        if let Err(e) = give_device_nodes(candidate.holder.pid) {
+            let text =
+                format!("device nodes of process {} cannot be given to its user: {e}", candidate.holder.pid);
+            texts.push(NoticeText { reason: "NodesNotGiven".into(), warning: true, text });
         }
         if candidate.binds && !devices.is_empty() {
             texts.extend(self.bind(&candidate.machine, &devices)?);

@@ -8,6 +8,7 @@ mod container;
 mod given;
 mod group;
 mod limits;
+mod nodes;
 mod seccomp;
 #[cfg(test)]
 mod tests;
@@ -18,4 +19,5 @@ pub(crate) use container::Containers;
 pub use given::PodSources;
 pub(crate) use given::{Given, look};
 pub(crate) use limits::raise as raise_limits;
+pub(crate) use nodes::give as give_device_nodes;
 pub use seccomp::{SECCOMP_PROFILE, write_seccomp_profile};

@@ -101,7 +101,7 @@ fn launch(namespace: &str, name: &str, domain: &Value) -> Value {
     }
     domain["devices"]["autoattachPodInterface"] = false.into();
     domain["firmware"] = json!({"kernelBoot": {"container": {
-        "image": "file:/boot", "kernelPath": "/vmlinuz", "initrdPath": "/initrd"
+        "image": "example.com/kernel", "kernelPath": "/vmlinuz", "initrdPath": "/initrd"
     }}});
     json!({
         "ask": "launch",
