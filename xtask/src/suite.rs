@@ -19,7 +19,7 @@ const FUZZ_SECONDS: u32 = 10;
 /// Tests in the lab that may fail and are run again; with more, something is broken.
 const RUN_AGAIN: usize = 3;
 /// Files of tests that bring up a cluster.
-const IN_CLUSTER: [&str; 4] = ["controller", "crds", "pods", "webhook"];
+const IN_CLUSTER: [&str; 5] = ["controller", "crds", "machines", "pods", "webhook"];
 /// Kubernetes is not built by a suite that took longer than this for everything else.
 const LATE: Duration = Duration::from_secs(50 * 60);
 /// Words that every run of tests begins with.
