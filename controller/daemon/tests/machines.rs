@@ -124,7 +124,7 @@ impl Stage {
             |what: &str, after: Duration| println!("machines: {what} after {:.1} s", after.as_secs_f32());
         let cluster = Cluster::up(&options, &mut { told }).unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let stage = Self { cluster, folder, runtime: runtime };
+        let stage = Self { cluster, folder, runtime };
         stage.apply_all();
         stage.control();
         stage

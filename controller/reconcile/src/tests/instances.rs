@@ -1,3 +1,5 @@
+//! An instance from its first look to its end.
+
 use pinion_nodes::{GuestPhase, GuestReport};
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Machines: run strategies, requests by hand, failures.
+
 use serde_json::{Value, json};
 
 use super::{at, conditions, instance_object, spec};

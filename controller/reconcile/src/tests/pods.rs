@@ -1,3 +1,5 @@
+//! Pods as they are written, and as they are understood.
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};

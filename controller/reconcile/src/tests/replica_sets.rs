@@ -1,3 +1,5 @@
+//! Replica sets: as many as are wanted.
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
