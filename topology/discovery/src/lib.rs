@@ -58,6 +58,27 @@ pub enum DiscoverError {
     },
 }
 
+/// Reads anew what of a machine's memory can be had now: bytes that are available, and free huge pages. It costs a few files,
+/// where the whole machine costs thousands. What is not read from files stays as it is.
+///
+/// # Errors
+/// When a file is malformed.
+pub fn refresh_memory(from: &From, machine: &mut Machine) -> Result<(), DiscoverError> {
+    let failed = |source| DiscoverError::Tree { from: from.clone(), source };
+    let tree = match from {
+        From::Host => tree::Tree::host(),
+        From::Sysfs(root) => tree::Tree::gathered(root).map_err(failed)?,
+        From::Xml(_) | From::Synthetic(_) => return Ok(()),
+    };
+    let (nodes, _) = nodes::read(&tree, &machine.online()).map_err(failed)?;
+    for read in nodes {
+        let Some(known) = machine.nodes.iter_mut().find(|node| node.id == read.id) else { continue };
+        known.available_bytes = read.available_bytes;
+        known.huge_pages = read.huge_pages;
+    }
+    Ok(())
+}
+
 /// Reads a machine.
 ///
 /// # Errors
