@@ -22,7 +22,8 @@ mod settings;
 pub use daemon::fake;
 pub use daemon::{
     ANSWERED_WITHIN, AgentError, AgentOptions, AgentRequest, Changes, GuestRow, Launched, METRICS,
-    NetworkBinding, NodeMetric, NodeStatus, NoticeText, OpenPort, Shown, Told, html as page_html, merge,
+    NetworkBinding, NodeMetric, NodeStatus, NoticeText, OpenPort, PublishOutcome, Published, Shown, Told,
+    html as page_html, merge,
     metrics_page, parse, run as run_agent,
 };
 pub use drivers::{DriverError, PciBus, Rebound, UNBIND_LIMIT};

@@ -8,6 +8,7 @@ use pinion_planner::{HoldingState, Occupancy};
 use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
 
 use super::gather::Usage;
+use super::published::{PublishOutcome, Published};
 use super::status::{GuestRow, NodeStatus};
 use crate::facts::rooms;
 use crate::partition::Isolation;
@@ -34,11 +35,17 @@ const fn metric(name: &'static str, help: &'static str, labels: &'static [&'stat
 }
 
 /// All metrics of the node.
-pub const METRICS: [NodeMetric; 23] = [
+pub const METRICS: [NodeMetric; 25] = [
     metric("pinion_agent_info", "The agent's version; always 1.", &["version", "node"]),
     metric("pinion_agent_cpu_seconds_total", "CPU time that the agent has used.", &[]),
     metric("pinion_agent_resident_bytes", "Memory that the agent uses.", &[]),
     metric("pinion_agent_silent_guests", "Guests that did not answer this scrape.", &[]),
+    metric(
+        "pinion_agent_publishes_total",
+        "What was published to the API server; absent outside a cluster.",
+        &["outcome"],
+    ),
+    metric("pinion_agent_published_timestamp_seconds", "When something was last stored there.", &[]),
     metric("pinion_node_guests", "Guests that hold something, by how far they are.", &["state"]),
     metric("pinion_node_ledger_generation", "Counts the changes of who holds what.", &[]),
     metric("pinion_node_cpus", "Online CPUs by role: housekeeping, dedicated or free.", &["role"]),
@@ -104,6 +111,7 @@ pub(super) struct Scrape<'a> {
     pub(super) machine: Option<(&'a Machine, &'a Occupancy)>,
     pub(super) guests: Vec<(GuestRow, Option<String>)>,
     pub(super) usage: Usage,
+    pub(super) published: Option<&'a Published>,
 }
 
 /// The text of all metrics; `None` where the library refuses them.
@@ -147,6 +155,14 @@ pub(super) fn expose(scrape: &Scrape<'_>) -> Option<String> {
     }
     add("pinion_node_profile_info", &[&status.profile], 1.0);
     add("pinion_node_profile_obstacles", &[], number(status.profile_obstacles.len()));
+    if let Some(published) = scrape.published {
+        for outcome in PublishOutcome::ALL {
+            add("pinion_agent_publishes_total", &[outcome.as_str()], number(published.total(outcome)));
+        }
+        if let Some(last) = published.last() {
+            add("pinion_agent_published_timestamp_seconds", &[], number(last.as_second()));
+        }
+    }
     if let Some(qualification) = &status.qualification {
         add_qualification(&mut add, qualification);
     }
@@ -309,12 +325,15 @@ mod tests {
     fn an_idle_node_has_every_metric_that_needs_no_guest() {
         let (machine, status) = (pinion_planner::Shape::new(2, 2).build(), NodeStatus::default());
         let occupancy = super::super::gather::Node::occupancy(&machine, &status);
+        let published = Published::default();
+        published.count(PublishOutcome::Stored);
         let scrape = Scrape {
             node: "n".into(),
             status: &status,
             machine: Some((&machine, &occupancy)),
             guests: vec![],
             usage: Usage::default(),
+            published: Some(&published),
         };
         let text = expose(&scrape).unwrap();
         let unmeasured = ["latency_class", "gap_seconds", "qualified"];

@@ -12,6 +12,7 @@ use pinion_endpoint::guest::{GuestRequest, GuestStatus};
 use pinion_machine::Machine;
 use pinion_planner::{HoldingState, Occupancy};
 
+use super::published::Published;
 use super::status::{GuestRow, NodeStatus};
 use crate::ledger::Ledger;
 
@@ -27,6 +28,7 @@ const MACHINE_FOR: Duration = Duration::from_secs(300);
 pub(super) struct Node {
     pub(super) ledger: Ledger,
     pub(super) status: Arc<Mutex<NodeStatus>>,
+    pub(super) published: Option<Arc<Published>>,
     machine: Mutex<Option<(Instant, Arc<Machine>)>>,
 }
 
@@ -38,8 +40,8 @@ pub(super) struct Usage {
 }
 
 impl Node {
-    pub(super) fn new(ledger: Ledger) -> Self {
-        Self { ledger, status: Arc::default(), machine: Mutex::default() }
+    pub(super) fn new(ledger: Ledger, published: Option<Arc<Published>>) -> Self {
+        Self { ledger, status: Arc::default(), published, machine: Mutex::default() }
     }
 
     pub(super) fn status(&self) -> NodeStatus {

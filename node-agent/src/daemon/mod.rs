@@ -14,6 +14,7 @@ mod launch;
 mod network;
 mod page;
 mod protocol;
+mod published;
 mod status;
 mod tend;
 mod watch;
@@ -54,6 +55,7 @@ pub use page::{Shown, html};
 pub mod fake;
 
 pub use protocol::{AgentRequest, Changes, Launched, NetworkBinding, NoticeText, OpenPort};
+pub use published::{PublishOutcome, Published};
 pub use status::{GuestRow, NodeStatus, Told};
 
 /// How long a request may take: a driver may take its time to let go of a device.
@@ -74,6 +76,8 @@ pub struct AgentOptions {
     pub qualification: PathBuf,
     /// Where it learns of pods.
     pub pods: PodSources,
+    /// How publishing goes, where somebody publishes.
+    pub published: Option<Arc<Published>>,
 }
 
 /// Why the daemon does not run.
@@ -126,7 +130,7 @@ pub fn run(options: &AgentOptions, ready: impl FnOnce(Option<SocketAddr>)) -> Re
     let (commands, work) = channel();
     let watched = Watched::new().map_err(failed("watch"))?;
     Watcher::start(watched.clone(), commands.clone()).map_err(failed("watch"))?;
-    let node = Node::new(ledger.clone());
+    let node = Node::new(ledger.clone(), options.published.clone());
     let desk = Desk {
         ledger: ledger.clone(),
         keeper: Keeper::new(ledger),

@@ -45,6 +45,7 @@ fn metrics(node: &Node) -> Page {
         machine: machine.as_deref().zip(occupancy.as_ref()),
         guests,
         usage: Usage::now(),
+        published: node.published.as_deref(),
     };
     match expose(&scrape) {
         Some(text) => Page::new(Page::METRICS, text),
@@ -259,7 +260,7 @@ mod tests {
     #[test]
     fn pages_are_there_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let node = Node::new(Ledger::at(folder.path().join("ledger.json")));
+        let node = Node::new(Ledger::at(folder.path().join("ledger.json")), None);
         let whole = page(&node, "/").unwrap();
         assert!(whole.text.contains("<svg") && whole.text.contains("None runs."), "{}", whole.text);
         let outside = whole.text.replace("http://www.w3.org/", "");
