@@ -1,11 +1,13 @@
-//! `pinion agent`: the node's daemon.
+//! `pinion agent`: the node's daemon, and in a cluster what it publishes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use pinion_endpoint::chain;
 use pinion_node_agent::{
-    AgentError, AgentOptions as Options, Ledger, PodSources, SECCOMP_PROFILE, run_agent,
-    write_seccomp_profile,
+    AgentError, AgentOptions as Options, Ledger, PodSources, SECCOMP_PROFILE, run_agent, write_seccomp_profile,
 };
+use pinion_publisher::{Options as Publication, Sources};
 
 use crate::arguments::AgentOptions;
 use crate::failure::Failure;
@@ -29,17 +31,31 @@ pub(crate) fn run(options: &AgentOptions) -> Result<(), Failure> {
     }
     let ledger = Ledger::at(&options.ledger);
     let socket = ledger.agent_socket();
+    let pods = PodSources::default();
+    let publication = options.node.clone().map(|node| Publication {
+        node,
+        sources: Sources::of(&ledger, &pods),
+        published: Arc::default(),
+        tell: Arc::new(|text| eprintln!("{text}")),
+    });
     let options = Options {
         ledger,
         pages: Some(options.listen).filter(|_| !options.no_pages),
         group: options.group.clone(),
         profile: options.profile.clone(),
         qualification: options.qualification.clone(),
-        pods: PodSources::default(),
+        pods,
+        published: publication.as_ref().map(|publication| Arc::clone(&publication.published)),
     };
     let ready = |pages: Option<std::net::SocketAddr>| {
         let pages = pages.map(|address| format!(", http://{address}/")).unwrap_or_default();
         eprintln!("pinion agent: ready: {}{pages}", socket.display());
+        // Only now: its threads are to leave signals to the agent.
+        if let Some(publication) = publication
+            && let Err(e) = pinion_publisher::start(publication)
+        {
+            eprintln!("warning: {}", chain(&e));
+        }
     };
     run_agent(&options, ready).map_err(|e| match e {
         AgentError::Group(_) => Failure::invalid(e),

@@ -451,10 +451,28 @@ fn short_time(text: &str) -> Result<std::time::Duration, String> {
     parsed.map(std::time::Duration::from_nanos).ok_or_else(|| "give a time such as 5us or 1ms".to_owned())
 }
 
+/// As Kubernetes has names of nodes (RFC 1123).
+fn node_name(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let is_name = !text.is_empty() && text.len() <= 253 && text.chars().all(allowed);
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let ends = text.ends_with(|c: char| c.is_ascii_alphanumeric());
+    if is_name && begins && ends {
+        Ok(text.to_owned())
+    } else {
+        Err("give the name that `kubectl get nodes` shows".to_owned())
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sudo pinion agent
   sudo pinion agent --listen 0.0.0.0:9180 --group pinion
+  sudo KUBECONFIG=/etc/kubernetes/kubelet.conf pinion agent --node $(hostname)
+
+With --node it is the agent of a node of a cluster: it publishes what the node is, who has what on
+it and how its guests are, as the node's NodeLedger. It finds the API server by its service account
+or KUBECONFIG.
 
 Guests run on when it ends, and it takes them over when it is started again.")]
 pub(crate) struct AgentOptions {
@@ -476,6 +494,9 @@ pub(crate) struct AgentOptions {
     /// The kubelet's folder of seccomp profiles, to write that of launchers in pods to
     #[arg(long, value_name = "FOLDER")]
     pub(crate) seccomp: Option<PathBuf>,
+    /// Node of a cluster that this host is, by its name there [default: none, and nothing is published]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = node_name)]
+    pub(crate) node: Option<String>,
     /// Ledger of who holds what
     #[arg(long, value_name = "FILE", default_value = pinion_node_agent::DEFAULT_LEDGER_PATH)]
     pub(crate) ledger: PathBuf,
