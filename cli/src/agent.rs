@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use pinion_endpoint::chain;
 use pinion_node_agent::{
-    AgentError, AgentOptions as Options, Ledger, PodSources, SECCOMP_PROFILE, run_agent, write_seccomp_profile,
+    AgentError, AgentOptions as Options, Ledger, PodSources, SECCOMP_PROFILE, run_agent,
+    write_seccomp_profile,
 };
 use pinion_publisher::{Options as Publication, Sources};
 

@@ -23,8 +23,7 @@ pub use daemon::fake;
 pub use daemon::{
     ANSWERED_WITHIN, AgentError, AgentOptions, AgentRequest, Changes, GuestRow, Launched, METRICS,
     NetworkBinding, NodeMetric, NodeStatus, NoticeText, OpenPort, PublishOutcome, Published, Shown, Told,
-    html as page_html, merge,
-    metrics_page, parse, run as run_agent,
+    html as page_html, merge, metrics_page, parse, run as run_agent,
 };
 pub use drivers::{DriverError, PciBus, Rebound, UNBIND_LIMIT};
 pub use facts::{DevicePlace, FACTS_FILE, Labels, NodeFacts, NodeRoom, Sources, cpu_labels};
