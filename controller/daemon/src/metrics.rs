@@ -1,4 +1,4 @@
-//! What the controller counts. `docs/controller-metrics.md` is made from it.
+//! What the controller counts: `docs/controller.md`, "Pages".
 
 use prometheus::{
     Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,

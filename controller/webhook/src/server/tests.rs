@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::ServerName;
@@ -34,7 +34,8 @@ fn rules(hook: Hook, request: &AdmissionRequest) -> Verdict {
     match request.name.as_str() {
         "wrong" => Verdict::invalid("spec.cpu is wrong", Vec::new()),
         "panic" => panic!("a rule is wrong"),
-        "slow" => {
+        "unfinished" => {
+            UNFINISHED.store(true, Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(300));
             Verdict::allowed()
         }
@@ -44,6 +45,9 @@ fn rules(hook: Hook, request: &AdmissionRequest) -> Verdict {
         _ => Verdict::allowed(),
     }
 }
+
+/// A review that takes its time has begun.
+static UNFINISHED: AtomicBool = AtomicBool::new(false);
 
 struct Served {
     address: SocketAddr,
@@ -341,9 +345,14 @@ fn what_is_in_progress_is_finished_when_it_ends() {
         let served = serve(Limits::default()).await;
         let mut idle = served.connect().await;
         let mut slow = served.connect().await;
-        slow.write_all(post("/validate", "application/json", &review("slow")).as_bytes()).await.unwrap();
+        slow.write_all(post("/validate", "application/json", &review("unfinished")).as_bytes())
+            .await
+            .unwrap();
         idle.write_all(post("/validate", "application/json", &review("good")).as_bytes()).await.unwrap();
         assert_eq!(response(&answer(&mut idle).await)["allowed"], true);
+        while !UNFINISHED.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         served.stop.send(()).unwrap();
         assert_eq!(response(&answer(&mut slow).await)["allowed"], true);
         served.task.await.unwrap();
