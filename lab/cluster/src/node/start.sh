@@ -28,6 +28,15 @@ ip link set nodes up
 for route in $ROUTES; do
     ip route add "${route%%:*}" via "${route#*:}"
 done
+# What pods send outside, to the API server too, comes from the node: nobody there knows the pods' addresses.
+nft -f - <<EOF
+table ip lab {
+    chain out {
+        type nat hook postrouting priority srcnat
+        oifname eth0 ip saddr 10.244.0.0/16 masquerade
+    }
+}
+EOF
 cat > /etc/cni/net.d/10-lab.conflist <<EOF
 {"cniVersion": "1.0.0", "name": "lab", "plugins": [
   {"type": "bridge", "bridge": "pods", "isGateway": true, "ipMasq": false, "hairpinMode": true,
