@@ -235,16 +235,20 @@ fn a_machine_runs_on_a_real_kubelet_and_answers_through_a_service() {
     assert!(bookings.is_empty() || bookings == "[]", "{bookings}");
 }
 
-/// The guest's page, by the Service and by the pod's address.
+/// The guest's page, by the Service and by the pod's address, as another pod sees it.
 fn answers(stage: &Stage) {
+    let image = "--image=pinion.dev/lab/busybox:1";
+    let _ = stage.kubectl(&["run", "client", image, "--image-pull-policy=Never", "--restart=Never"]).unwrap();
+    stage.until(&["get", "pod", "client", "-o", "jsonpath={.status.phase}"], |said| said == "Running");
     let service = stage.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"]).unwrap();
     let instance =
         stage.kubectl(&["get", "vmi", "web", "-o", "jsonpath={.status.interfaces[0].ipAddress}"]).unwrap();
     for address in [service, instance] {
-        let script =
-            format!("for i in $(seq 30); do wget -q -O - http://{address}/ && exit 0; sleep 1; done; exit 1");
-        assert_eq!(stage.sh(&script), "HELLO of 2 CPUs\n");
+        let url = format!("http://{address}/");
+        let ask = ["exec", "client", "--", "wget", "-q", "-T", "5", "-O", "-", &url];
+        stage.until(&ask, |said| said == "HELLO of 2 CPUs\n");
     }
+    let _ = stage.kubectl(&["delete", "pod", "client", "--force", "--wait=false"]).unwrap();
 }
 
 /// What the ledger says of it, and what its threads may run on.
@@ -253,7 +257,7 @@ fn is_where_it_says(stage: &Stage) {
         stage.kubectl(&["get", "nodeledger", "node-1", "-o", "jsonpath={.status.guests[0].cpus}"]).unwrap();
     let own: Vec<u32> = serde_json::from_str(&cpus).unwrap();
     assert_eq!(own.len(), 2, "{cpus}");
-    let threads = stage.sh("for s in /proc/$(pidof pinion-launcher)/task/*/status; do \
+    let threads = stage.sh("for s in /proc/$(pgrep -x pinion-launcher)/task/*/status; do \
          awk -F '\\t' '/^Name/ {n=$2} /^Cpus_allowed_list/ {print n \"=\" $2}' $s; done");
     for line in threads.lines() {
         let (name, list) = line.split_once('=').unwrap();
