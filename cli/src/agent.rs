@@ -83,6 +83,7 @@ mod tests {
             (HostRequest::Launch { instance: &instance, pod: &pod }, "launch"),
             (HostRequest::Commit { owner: "n/a" }, "commit"),
             (HostRequest::Route { owner: "n/a" }, "route"),
+            (HostRequest::Release { owner: "n/a" }, "release"),
             (network(NetworkBinding::Bridge { mac: None }), "network"),
             (
                 network(NetworkBinding::Masquerade {

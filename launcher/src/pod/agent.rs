@@ -18,6 +18,8 @@ use super::signals::Signals;
 const WITHIN: Duration = Duration::from_secs(60);
 /// How long an agent that is away is waited for while the guest is armed: its certificate then says what is missing.
 const COMMITTED_WITHIN: Duration = Duration::from_secs(25);
+/// How long it may take to let go of a guest that has ended.
+const RELEASED_WITHIN: Duration = Duration::from_secs(3);
 /// How long until it is asked again, at first and at last.
 const FIRST: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(5);
@@ -66,6 +68,11 @@ pub enum HostRequest<'a> {
         slot: u8,
         /// How it is connected.
         binding: NetworkBinding,
+    },
+    /// The guest has ended.
+    Release {
+        /// `namespace/name`.
+        owner: &'a str,
     },
     /// It has set up vectors anew.
     Route {
@@ -269,6 +276,11 @@ impl PodAgent {
                 }
             }
         }
+    }
+
+    /// The guest has ended: what the agent made of this process's control group goes. Without it, it goes a moment later.
+    pub(super) fn release(&self, owner: &str) {
+        let _ = ask::<_, Value>(&self.socket, &HostRequest::Release { owner }, RELEASED_WITHIN);
     }
 
     /// The agent looks each second anyway: it need not be there.

@@ -185,6 +185,7 @@ fn attempt(
         .map_err(|source| PodError::Process { action: "write events", source })?;
     drop(to_events);
     let owner = instance.full_name();
+    let (letting_go, name) = (agent.clone(), owner.clone());
     let steward =
         Steward { program, agent, owner, status: status.clone(), events: events.into(), go: go.into() };
     let steward = thread::Builder::new()
@@ -196,6 +197,7 @@ fn attempt(
     let end = Session::new(spec, told).with_listener(listener).with_taps(taps).run(backend);
     // Its pipe has ended with the session.
     let _ = steward.join();
+    letting_go.release(&name);
     Ok(end)
 }
 

@@ -346,8 +346,13 @@ impl Desk {
     }
 
     fn release(&mut self, owner: &str) -> Answer {
+        let document = self.ledger.read().map_err(|e| refused(&e))?;
         let reservation = self.ledger.adopt(owner).map_err(|e| refused(&e))?;
         reservation.release().map_err(|e| refused(&e))?;
+        let entry = document.holdings.iter().find(|e| e.holding.owner == owner);
+        if let Some(pod) = entry.and_then(|entry| entry.pod.as_ref()) {
+            self.keeper.gather(pod);
+        }
         let notices = self.keeper.settle().map_err(|e| refused(&e))?;
         value(&Changes { notices: self.tell(notices), isolation: None })
     }

@@ -2,10 +2,11 @@
 //! divided among its threads.
 //!
 //! Called by the keeper, under the ledger's lock or when it looks every few seconds. The process stays in its container's
-//! group, so that the kubelet counts and ends it as any other; the groups inside have CPUs only, and the kubelet takes them
-//! away with the container. It must never touch a group above the pod's.
+//! group, so that the kubelet counts and ends it as any other; the groups inside have CPUs only. They are taken away before
+//! the process ends, or as soon as it is seen that it has: a container runtime does not take away groups that it does not
+//! know of, and would try for minutes. It must never touch a group above the pod's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,10 @@ use crate::partition::{PartitionError, group, threads, write};
 
 /// What the names of our groups begin with.
 const PREFIX: &str = "pinion.cpus-";
+/// What the kubelet's groups begin with, whichever driver it has.
+const KUBEPODS: &str = "kubepods";
+/// How far below that a container's group is at most: a class of service, a pod, a container, and one to spare.
+const DEEPEST: u32 = 4;
 /// What a group may use of its CPUs when nothing limits it.
 const NO_QUOTA: &str = "max";
 
@@ -114,6 +119,40 @@ impl Containers {
         Ok(changed)
     }
 
+    /// Takes the groups away again that [`Containers::divide`] has made; threads that are left go back to the container's.
+    pub(crate) fn gather(&self, place: &PodPlace) {
+        let folder = self.cgroups.join(&place.group);
+        for (child, _) in self.children(place) {
+            for tid in fs::read_to_string(child.join("cgroup.threads")).unwrap_or_default().lines() {
+                // It may have ended.
+                let _ = write(&folder.join("cgroup.threads"), tid);
+            }
+            let _ = fs::remove_dir(&child);
+        }
+    }
+
+    /// Takes away groups of guests that are gone; `live` are containers that have one.
+    pub(crate) fn tidy(&self, live: &BTreeSet<PathBuf>) {
+        let roots = folders(&self.cgroups).filter(|path| name(path).starts_with(KUBEPODS));
+        for path in roots.collect::<Vec<_>>() {
+            self.tidy_below(&path, live, DEEPEST);
+        }
+    }
+
+    fn tidy_below(&self, folder: &Path, live: &BTreeSet<PathBuf>, depth: u32) {
+        let is_live = folder.strip_prefix(&self.cgroups).is_ok_and(|group| live.contains(group));
+        for path in folders(folder) {
+            if !name(&path).starts_with(PREFIX) {
+                if depth > 0 {
+                    self.tidy_below(&path, live, depth - 1);
+                }
+            } else if !is_live {
+                // One that has threads stays.
+                let _ = fs::remove_dir(&path);
+            }
+        }
+    }
+
     /// Our groups in a container's, with the CPUs that their names say.
     fn children(&self, place: &PodPlace) -> Vec<(PathBuf, CpuSet)> {
         let entries = fs::read_dir(self.cgroups.join(&place.group)).into_iter().flatten().flatten();
@@ -125,6 +164,15 @@ impl Containers {
         found.sort();
         found
     }
+}
+
+fn folders(of: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(of).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 fn child(folder: &Path, cpus: &CpuSet) -> PathBuf {
@@ -246,5 +294,28 @@ mod tests {
         let refused = containers.divide(7, &place(), &"2-4".parse().unwrap()).unwrap_err();
         assert!(matches!(&refused, PartitionError::Moved(cpus) if cpus.to_string() == "4"), "{refused}");
         assert!(containers.children(&place()).is_empty());
+    }
+
+    #[test]
+    fn groups_of_guests_that_are_gone_are_taken_away_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let containers = Containers::below(folder.path().to_owned(), "/proc".into());
+        let make = |path: &str| fs::create_dir_all(folder.path().join(path)).unwrap();
+        let is_there = |path: &str| folder.path().join(path).exists();
+        for path in [
+            "kubepods/pod1/a/pinion.cpus-2",
+            "kubepods/burstable/pod2/b/pinion.cpus-4",
+            "other/pinion.cpus-6",
+        ] {
+            make(path);
+        }
+        make("kubepods/pod1/a/somebody");
+        containers.tidy(&BTreeSet::from(["kubepods/burstable/pod2/b".into()]));
+        assert!(!is_there("kubepods/pod1/a/pinion.cpus-2") && is_there("kubepods/pod1/a/somebody"));
+        assert!(is_there("kubepods/burstable/pod2/b/pinion.cpus-4") && is_there("other/pinion.cpus-6"));
+        containers.tidy(&BTreeSet::new());
+        assert!(
+            !is_there("kubepods/burstable/pod2/b/pinion.cpus-4") && is_there("kubepods/burstable/pod2/b")
+        );
     }
 }

@@ -8,6 +8,7 @@ use super::keeper::{Keeper, count};
 use super::notice::Notice;
 use crate::ledger::{LedgerDocument, LedgerEntry, LedgerError};
 use crate::partition::{Isolation, PartitionError};
+use crate::pod::PodPlace;
 
 /// How long groups of a process that has ended are waited for.
 const SWEPT_WITHIN: Duration = Duration::from_millis(500);
@@ -44,9 +45,16 @@ impl Keeper {
         }
     }
 
+    /// A guest in a pod has ended: its container's groups are as the kubelet made them.
+    pub(crate) fn gather(&self, pod: &PodPlace) {
+        self.containers.gather(pod);
+    }
+
     /// Puts back what the kubelet, or anybody, has made of guests' containers: a kubelet that is started anew gives them
     /// their own CPUs only. The process's own groups keep its threads where they belong as soon as the container may.
     pub(super) fn repair_containers(&mut self, document: &LedgerDocument) -> Vec<Notice> {
+        let pods = document.holdings.iter().filter_map(|entry| entry.pod.as_ref());
+        self.containers.tidy(&pods.map(|pod| pod.group.clone()).collect());
         let mut notices = Vec::new();
         for entry in document.holdings.iter().filter(|e| !e.holding.cpus.is_empty()) {
             let Some(pod) = &entry.pod else { continue };

@@ -104,7 +104,7 @@ pub(super) fn found(seen: Seen<'_>, before: Phase) -> Found {
     match pod.phase {
         PodPhase::Succeeded | PodPhase::Failed => ended(seen, pod),
         PodPhase::Pending => Found::at(Phase::Scheduling),
-        PodPhase::Running => running(seen),
+        PodPhase::Running => running(seen, before),
     }
 }
 
@@ -187,11 +187,13 @@ const fn end_reason(code: i64) -> &'static str {
     }
 }
 
-fn running(seen: Seen<'_>) -> Found {
+/// A guest that runs does so until its pod says otherwise: an agent that has just been started anew may not know of it yet.
+fn running(seen: Seen<'_>, before: Phase) -> Found {
     match seen.report.map(|report| report.phase) {
         Some(GuestPhase::Running | GuestPhase::Paused) => Found::at(Phase::Running),
         // Its pod says how it ended, in a moment.
         Some(GuestPhase::Succeeded | GuestPhase::Failed) => Found::at(Phase::Running),
+        Some(GuestPhase::Starting) | None if before == Phase::Running => Found::at(Phase::Running),
         Some(GuestPhase::Starting) | None => Found::at(Phase::Scheduled),
     }
 }

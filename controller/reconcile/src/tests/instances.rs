@@ -123,6 +123,11 @@ fn a_guest_is_booked_gets_a_pod_runs_and_ends() {
     let again = world.look();
     assert_eq!((again.steps.len(), again.events.len()), (0, 0));
     assert_eq!(world.object, before);
+    // Its agent was started anew, and says nothing for a moment.
+    let report = world.report.take();
+    assert_eq!(world.look().status["phase"], "Running");
+    world.report = report;
+    world.look();
     let mut ended = pod(PodPhase::Succeeded);
     ended.exit = Some((0, String::new()));
     world.pod = Some(ended);
