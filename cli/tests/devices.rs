@@ -177,7 +177,11 @@ fn taken_back(lab: &Lab, program: &str) {
 fn offered(lab: &Lab) {
     let start = "mkdir /plugins && cp /names.yaml /followed.yaml
         pinion device-plugin --kubelet /plugins --devices /followed.yaml 2> /plugin.log & echo $! > /plugin.pid
-        for i in $(seq 100); do grep -q 'ready: /plugins' /plugin.log && break; sleep 0.2; done; ls /plugins";
+        for i in $(seq 100); do grep -q 'ready: /plugins' /plugin.log && break; sleep 0.2; done
+        for name in devices.kubevirt.io@kvm devices.kubevirt.io@tun devices.kubevirt.io@vhost-net pinion.dev@agent \
+            example.com@drive; do
+            for i in $(seq 100); do [ -e /plugins/pinion-$name.sock ] && break; sleep 0.2; done
+        done; ls /plugins";
     let sockets = must(lab, start, QUICK);
     let names = ["kvm", "tun", "vhost-net"].map(|name| format!("pinion-devices.kubevirt.io@{name}.sock"));
     for name in names
