@@ -140,7 +140,8 @@ fn a_guest_runs_in_its_pod_as_nobody_and_on_the_pods_cpus() {
         let end = must(lab, "cat /pod/code /pod/status.json", QUICK);
         assert!(end.starts_with("0\n") && end.contains("\"phase\": \"Succeeded\""), "{end}");
         wait(lab, "pinion ps 2>&1 | grep -q 'No guest'");
-        must(lab, &format!("rmdir {GROUP}/pinion.* {GROUP}"), QUICK);
+        // A container runtime takes away what it knows of, and no groups inside.
+        must(lab, &format!("rmdir {GROUP}"), QUICK);
     });
 }
 
