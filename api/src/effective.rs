@@ -209,6 +209,9 @@ impl Disk {
 }
 
 impl VirtualMachineInstance {
+    /// Keeps an instance until its pod is gone. KubeVirt's name.
+    pub const FINALIZER: &str = "kubevirt.io/foregroundDeleteVirtualMachine";
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -251,6 +254,9 @@ impl VirtualMachineInstanceReplicaSet {
 }
 
 impl VirtualMachine {
+    /// Keeps a machine until its instance is gone. KubeVirt's name.
+    pub const FINALIZER: &str = "kubevirt.io/virtualMachineControllerFinalize";
+
     /// The instance it makes: its own name and namespace, labels and annotations of the template.
     #[must_use]
     pub fn into_instance(self) -> VirtualMachineInstance {

@@ -2,14 +2,11 @@
 //!
 //! Defaults of single fields are not written into objects: whoever reads a spec fills them in, the same everywhere.
 
+use pinion_api::{VirtualMachine, VirtualMachineInstance};
 use serde_json::{Value, json};
 
 use crate::{Change, Kind};
 
-/// Keeps an instance until its pod is gone. KubeVirt's name.
-pub const FINALIZER_OF_INSTANCES: &str = "kubevirt.io/foregroundDeleteVirtualMachine";
-/// Keeps a machine until its instance is gone. KubeVirt's name.
-pub const FINALIZER_OF_MACHINES: &str = "kubevirt.io/virtualMachineControllerFinalize";
 /// Name of the interface and network that an instance gets which asks for none. KubeVirt's name.
 pub const POD_INTERFACE: &str = "default";
 
@@ -26,9 +23,9 @@ pub fn complete(change: Change<'_>) -> Vec<Value> {
     }
     let mut patch = Vec::new();
     match change.kind {
-        Kind::Machine => finalizer(change.object, FINALIZER_OF_MACHINES, &mut patch),
+        Kind::Machine => finalizer(change.object, VirtualMachine::FINALIZER, &mut patch),
         Kind::Instance => {
-            finalizer(change.object, FINALIZER_OF_INSTANCES, &mut patch);
+            finalizer(change.object, VirtualMachineInstance::FINALIZER, &mut patch);
             pod_interface(change.object, &mut patch);
         }
         Kind::ReplicaSet => {}

@@ -15,7 +15,7 @@ use pinion_api::{Place, parse_at};
 use serde_json::Value;
 
 pub use cause::{Cause, CauseKind};
-pub use complete::{FINALIZER_OF_INSTANCES, FINALIZER_OF_MACHINES, POD_INTERFACE, complete};
+pub use complete::{POD_INTERFACE, complete};
 pub use verdict::Verdict;
 
 /// The kinds that are looked at.

@@ -1,3 +1,4 @@
+use pinion_api::{VirtualMachine, VirtualMachineInstance};
 use serde_json::{Value, json};
 
 use crate::*;
@@ -152,12 +153,12 @@ fn a_new_instance_gets_the_pod_network_unless_it_says_otherwise() {
     let mut object = instance();
     object["metadata"]["finalizers"] = json!(["other"]);
     assert_eq!(paths(&object, None)[0], "/metadata/finalizers/-");
-    object["metadata"]["finalizers"] = json!([FINALIZER_OF_INSTANCES]);
+    object["metadata"]["finalizers"] = json!([VirtualMachineInstance::FINALIZER]);
     assert_eq!(paths(&object, None).len(), 2);
     for strange in [json!(1), json!(null), json!([]), json!({"metadata": 1}), json!({"spec": []})] {
         assert!(paths(&strange, None).is_empty(), "{strange}");
     }
     let machine = machine();
     let patch = complete(Change { kind: Kind::Machine, object: &machine, old: None });
-    assert_eq!(patch, [json!({"op": "add", "path": finalizers, "value": [FINALIZER_OF_MACHINES]})]);
+    assert_eq!(patch, [json!({"op": "add", "path": finalizers, "value": [VirtualMachine::FINALIZER]})]);
 }

@@ -71,27 +71,6 @@ impl ReplicaSet {
         }
     }
 
-    /// Its instance of that name.
-    fn make(&self, name: &str) -> Value {
-        let of = |name: &str| {
-            let found = self.template.get("metadata").and_then(|metadata| metadata.get(name)).cloned();
-            found.filter(Value::is_object).unwrap_or_else(|| json!({}))
-        };
-        json!({
-            "apiVersion": "kubevirt.io/v1",
-            "kind": instance::KIND,
-            "metadata": {
-                "name": name,
-                "namespace": self.meta.namespace,
-                "labels": of("labels"),
-                "annotations": of("annotations"),
-                "ownerReferences": [self.meta.reference(KIND)],
-                "finalizers": [instance::FINALIZER],
-            },
-            "spec": self.template.get("spec").cloned().unwrap_or_default(),
-        })
-    }
-
     /// Its n-th name: always the same, so that two controllers that make one make the same one.
     fn name(&self, number: usize) -> String {
         let digest = Sha256::digest(format!("{}/{number}", self.meta.uid));
@@ -125,7 +104,7 @@ pub fn next(set: &ReplicaSet, own: &[&Instance], now: Timestamp) -> Next {
     let taken: BTreeSet<&str> = own.iter().map(|i| i.meta.name.as_str()).collect();
     let free = (0usize..).map(|number| set.name(number)).filter(|name| !taken.contains(name.as_str()));
     for name in free.take(wanted.saturating_sub(active.len()).min(AT_ONCE)) {
-        next.steps.push(Step::CreateInstance(set.make(&name)));
+        next.steps.push(Step::CreateInstance(instance::of_template(&set.template, (&set.meta, KIND), &name)));
         next.events.push(Event::normal("SuccessfulCreate", format!("instance {name:?} is made")));
     }
     next

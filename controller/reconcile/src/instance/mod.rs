@@ -10,7 +10,7 @@ mod status;
 use jiff::{SignedDuration, Timestamp};
 use pinion_api::{Document, Place, Problems, VirtualMachineInstance, parse_at};
 use pinion_nodes::GuestReport;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::event::Event;
 use crate::object::Meta;
@@ -19,7 +19,7 @@ use crate::pod::PodView;
 pub use phase::Phase;
 
 /// Keeps an instance until its pod is gone.
-pub const FINALIZER: &str = "kubevirt.io/foregroundDeleteVirtualMachine";
+pub const FINALIZER: &str = VirtualMachineInstance::FINALIZER;
 /// The kind.
 pub const KIND: &str = "VirtualMachineInstance";
 
@@ -86,6 +86,27 @@ pub struct Next {
     pub status: Value,
     /// What is told of it.
     pub events: Vec<Event>,
+}
+
+/// An instance as a template has it, which that owner manages.
+pub(crate) fn of_template(template: &Value, (owner, kind): (&Meta, &str), name: &str) -> Value {
+    let of = |field: &str| {
+        let found = template.get("metadata").and_then(|metadata| metadata.get(field)).cloned();
+        found.filter(Value::is_object).unwrap_or_else(|| json!({}))
+    };
+    json!({
+        "apiVersion": "kubevirt.io/v1",
+        "kind": KIND,
+        "metadata": {
+            "name": name,
+            "namespace": owner.namespace,
+            "labels": of("labels"),
+            "annotations": of("annotations"),
+            "ownerReferences": [owner.reference(kind)],
+            "finalizers": [FINALIZER],
+        },
+        "spec": template.get("spec").cloned().unwrap_or_default(),
+    })
 }
 
 impl Instance {

@@ -12,10 +12,8 @@ use serde_json::{Value, json};
 use super::phase::Found;
 use super::{Phase, Plan};
 use crate::condition::{Conditions, text, written};
-use crate::pod::overhead_bytes;
+use crate::pod::{USER, overhead_bytes};
 
-/// User that launchers run as.
-const USER: i64 = 107;
 /// The interface of a pod that its network is on.
 const POD_INTERFACE: &str = "eth0";
 /// Most mismatches that a condition names.

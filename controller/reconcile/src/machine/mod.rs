@@ -5,7 +5,7 @@ mod strategy;
 
 use jiff::Timestamp;
 use pinion_api::{Document, Place, Problems, VirtualMachine, parse_at};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::event::Event;
@@ -13,7 +13,7 @@ use crate::instance::{self, Instance};
 use crate::object::Meta;
 
 /// Keeps a machine until its instance is gone.
-pub const FINALIZER: &str = "kubevirt.io/virtualMachineControllerFinalize";
+pub const FINALIZER: &str = VirtualMachine::FINALIZER;
 /// The kind.
 pub const KIND: &str = "VirtualMachine";
 /// On an instance, what its machine's template was when it was made.
@@ -84,22 +84,9 @@ impl Machine {
 
     /// The instance that it makes. Its name is the machine's, so that there is never a second.
     fn make(&self) -> Value {
-        let of = |name: &str| self.template.get("metadata").and_then(|metadata| metadata.get(name)).cloned();
-        let mut annotations = of("annotations").filter(Value::is_object).unwrap_or_else(|| json!({}));
-        annotations[TEMPLATE_ANNOTATION] = self.fingerprint().into();
-        json!({
-            "apiVersion": "kubevirt.io/v1",
-            "kind": instance::KIND,
-            "metadata": {
-                "name": self.meta.name,
-                "namespace": self.meta.namespace,
-                "labels": of("labels").filter(Value::is_object).unwrap_or_else(|| json!({})),
-                "annotations": annotations,
-                "ownerReferences": [self.meta.reference(KIND)],
-                "finalizers": [instance::FINALIZER],
-            },
-            "spec": self.template.get("spec").cloned().unwrap_or_default(),
-        })
+        let mut made = instance::of_template(&self.template, (&self.meta, KIND), &self.meta.name);
+        made["metadata"]["annotations"][TEMPLATE_ANNOTATION] = self.fingerprint().into();
+        made
     }
 
     /// Tells one template from another.

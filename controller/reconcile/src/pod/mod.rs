@@ -5,6 +5,7 @@ mod resources;
 mod view;
 mod volumes;
 
+pub(crate) use render::USER;
 pub use render::{CONTAINER, Launcher, SPEC_ANNOTATION, launcher_pod, pod_name};
 pub use resources::overhead_bytes;
 pub use view::{PodPhase, PodTrouble, PodView};

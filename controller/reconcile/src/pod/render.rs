@@ -18,7 +18,7 @@ pub const CONTAINER: &str = "compute";
 pub const SPEC_ANNOTATION: &str = "pinion.dev/instance";
 
 /// User and group of the launcher. KubeVirt's.
-const USER: i64 = 107;
+pub(crate) const USER: i64 = 107;
 /// The profile that the node's agent keeps below the kubelet's folder: the runtime's own forbids to bind memory to nodes.
 const SECCOMP_PROFILE: &str = "pinion/launcher.json";
 /// Seconds that the launcher has beside the guest's own.
