@@ -9,6 +9,8 @@ use pinion_lab::Cache;
 use pinion_lab_cluster::{Cluster, ClusterPrograms, Options};
 
 const SOON: Duration = Duration::from_secs(60);
+/// KubeVirt's three, and `NodeLedger`.
+const KINDS: usize = 4;
 
 const REPLICA_SET: &str = "
 apiVersion: kubevirt.io/v1
@@ -38,11 +40,11 @@ fn an_api_server_takes_the_kinds_and_kubectl_shows_them_as_it_shows_kubevirts() 
     let cluster = Cluster::up(&options, &mut |_, _| ()).unwrap();
     let kubectl = |words: &[&str]| cluster.kubectl(words).unwrap();
     let crds = manifests("crds").display().to_string();
-    assert_eq!(kubectl(&["apply", "-f", &crds]).lines().filter(|l| l.ends_with(" created")).count(), 3);
-    let again = cluster.kubectl(&["diff", "-f", &crds]);
+    assert_eq!(kubectl(&["apply", "-k", &crds]).lines().filter(|l| l.ends_with(" created")).count(), KINDS);
+    let again = cluster.kubectl(&["diff", "-k", &crds]);
     assert!(again.is_ok(), "{again:?}");
-    let again = kubectl(&["apply", "-f", &crds]);
-    assert_eq!(again.lines().filter(|l| l.ends_with(" unchanged")).count(), 3, "{again}");
+    let again = kubectl(&["apply", "-k", &crds]);
+    assert_eq!(again.lines().filter(|l| l.ends_with(" unchanged")).count(), KINDS, "{again}");
     let _ = kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
     // What kubectl knows of the kinds comes from the server's document, which is made a moment later.
     cluster.until(&["explain", "vmi.spec.domain"], SOON, |text| text.contains("cpu")).unwrap();

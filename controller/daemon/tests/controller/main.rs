@@ -61,7 +61,7 @@ impl Stage {
             Client::try_from(config).unwrap()
         };
         let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/crds");
-        let _ = cluster.kubectl(&["apply", "-f", &crds.display().to_string()]).unwrap();
+        let _ = cluster.kubectl(&["apply", "-k", &crds.display().to_string()]).unwrap();
         let _ = cluster
             .kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])
             .unwrap();
