@@ -167,15 +167,16 @@ fn fatal(node: &Node<'_>, card: &str) {
 
 /// Two hundred devices appear, virtual functions that are bound one by one.
 fn many(node: &Node<'_>) {
-    node.sh("cd /sys/bus/pci/devices
-         for parent in 0000:24:00.0 0000:25:00.0; do
-             echo 0 > $parent/sriov_drivers_autoprobe
-             echo 100 > $parent/sriov_numvfs
-             for function in $parent/virtfn*; do
-                 echo vfio-pci > $function/driver_override
-                 basename $(readlink -f $function) > /sys/bus/pci/drivers_probe
-             done
-         done");
+    let script = "cd /sys/bus/pci/devices
+        for parent in 0000:24:00.0 0000:25:00.0; do
+            echo 0 > $parent/sriov_drivers_autoprobe
+            echo 100 > $parent/sriov_numvfs
+            for function in $parent/virtfn*; do
+                echo vfio-pci > $function/driver_override
+                basename $(readlink -f $function) > /sys/bus/pci/drivers_probe
+            done
+        done";
+    node.sh_within(script, LONG);
     node.until_allocatable(&[("example.com/function", "200")]);
 }
 

@@ -95,7 +95,12 @@ impl<'a> Node<'a> {
 
     /// Runs a script that must succeed.
     pub(crate) fn sh(&self, script: &str) -> String {
-        let done = self.lab.sh(script, SOON).unwrap();
+        self.sh_within(script, SOON)
+    }
+
+    /// The same, for one that may take its time.
+    pub(crate) fn sh_within(&self, script: &str, limit: Duration) -> String {
+        let done = self.lab.sh(script, limit).unwrap();
         assert!(done.success(), "`{script}`: {}{}", done.text(), done.error_text());
         done.text()
     }

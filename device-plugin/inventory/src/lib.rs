@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pinion_device_plugin::{Catalogue, Offer, Shared, SharedKind};
@@ -37,6 +37,11 @@ const UNHEARD: i32 = 10_000;
 const HEARD: i32 = 300_000;
 /// One change is many messages: what follows at once is read with it.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Rest after a reading, in times of what it took: two hundred virtual functions that are bound one by one tell of themselves
+/// for seconds, and a host that makes them has other things to do than to read itself again and again.
+const REST: u32 = 3;
+/// What was heard is never left for longer than that.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 /// Subsystems of devices that are given, and of the nodes that are shared.
 static SUBSYSTEMS: [&str; 4] = ["pci", "vfio-dev", "mdev", "misc"];
 
@@ -122,10 +127,12 @@ impl Inventory {
         let keep = move || {
             loop {
                 self.wait();
+                let began = Instant::now();
                 let news = self.read();
                 if !to(&self, &news) {
                     return;
                 }
+                thread::sleep((began.elapsed() * REST).min(LONGEST_REST));
             }
         };
         thread::Builder::new().name("inventory".into()).spawn(keep)?;
