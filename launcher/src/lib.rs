@@ -38,6 +38,6 @@ pub use native::Native;
 pub use pinion_endpoint::chain;
 pub use repair::SetThreads;
 pub use session::{Session, SessionError};
-pub use spec::{AuditPolicy, BackendKind, ConsoleMode, LaunchSpec, SpecError};
+pub use spec::{AuditPolicy, BackendKind, ClusterPlace, ConsoleMode, LaunchSpec, SpecError};
 pub use vmm_machine::ConsoleConfig;
 pub use volume::{CloudInitData, VolumeError, cloud_init_image};

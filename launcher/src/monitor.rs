@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pinion_api::VirtualMachineInstance;
 use pinion_endpoint::guest::GuestStatus;
-use pinion_planner::Placement;
 use procfs::process::Process;
 
 use crate::backend::RunningGuest;
 use crate::certificate::{Auditor, Certificate, Role, Subjects, observe_threads};
 use crate::metrics::{GuestPhase, Identity, ProcessUsage, Snapshot, expose};
+use crate::spec::LaunchSpec;
 
 /// Memory in pages of this size is part of the process's resident memory; huge pages are not.
 const BASE_PAGE: u64 = 4096;
@@ -35,14 +34,21 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     /// Of one guest, which is being set up.
-    pub(crate) fn new(instance: &VirtualMachineInstance, placement: &Placement) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    pub(crate) fn new(spec: &LaunchSpec) -> Self {
+        let LaunchSpec { instance, placement, .. } = spec;
+        let cluster = spec.cluster.clone().unwrap_or_default();
+        // In a pod, the host name is the guest's.
+        let host = || {
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            name.trim().to_owned()
+        };
         let bytes = |huge: bool| {
             let cells = placement.cells.iter().filter(|c| (c.page_size_bytes.bytes() > BASE_PAGE) == huge);
             cells.map(|c| c.memory_bytes).sum::<u64>()
         };
         let identity = Identity {
-            node: host,
+            node: Some(cluster.node).filter(|node| !node.is_empty()).unwrap_or_else(host),
+            pod: Some(cluster.pod).filter(|pod| !pod.is_empty()),
             namespace: instance.namespace().to_owned(),
             name: instance.name().to_owned(),
             labels: instance.metadata.labels.clone(),

@@ -100,7 +100,7 @@ impl Session {
     /// A session that tells `events` what happens.
     #[must_use]
     pub fn new(spec: LaunchSpec, events: Events) -> Self {
-        let monitor = Monitor::new(&spec.instance, &spec.placement);
+        let monitor = Monitor::new(&spec);
         Self { spec, events, monitor, listener: None, taps: BTreeMap::new() }
     }
 

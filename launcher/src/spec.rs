@@ -33,6 +33,9 @@ pub struct LaunchSpec {
     /// Where its volumes are in the pod that it is in; absent on one host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_volumes: Option<PodVolumes>,
+    /// What it is part of in a cluster, as metrics name it; absent on one host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterPlace>,
     /// Where metrics are served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
@@ -54,6 +57,16 @@ pub struct LaunchSpec {
     pub console: ConsoleMode,
     /// How the guest is checked while it runs.
     pub audit: AuditPolicy,
+}
+
+/// The node and the pod that a guest is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterPlace {
+    /// Name of the node.
+    pub node: String,
+    /// Name of the pod.
+    pub pod: String,
 }
 
 /// What runs a guest.

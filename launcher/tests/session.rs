@@ -280,6 +280,7 @@ fn spec(folder: &Path, vcpu: CpuSet) -> LaunchSpec {
             devices: vec![],
         },
         pod_volumes: None,
+        cluster: None,
         metrics: None,
         sockets: None,
         shared_pool: false,

@@ -228,6 +228,7 @@ fn launch_spec(
         instance: instance.clone(),
         placement,
         pod_volumes: None,
+        cluster: None,
         metrics,
         certificate,
         sockets: Some(Ledger::at(&options.ledger).sockets()),

@@ -78,6 +78,7 @@ fn add_guest(samples: &mut Samples, snapshot: &Snapshot) {
     let evictable = if snapshot.identity.evictable { "true" } else { "false" };
     let mut info = [NONE; 14];
     (info[0], info[11], info[12]) = (snapshot.phase.as_str(), evictable, "false");
+    info[13] = snapshot.identity.pod.as_deref().unwrap_or(NONE);
     samples.add("kubevirt_vmi_info", &info, 1.0);
     for (phase, time) in &snapshot.phase_times {
         let name = "kubevirt_vmi_phase_transition_time_from_creation_seconds";

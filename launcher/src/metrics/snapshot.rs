@@ -9,8 +9,10 @@ use crate::certificate::{Certificate, Check, RepairResult, ThreadFacts};
 /// Whose metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// Host name of the node.
+    /// Name of the node: in a cluster, or its host name.
     pub node: String,
+    /// Name of its pod, where it is in one.
+    pub pod: Option<String>,
     /// Namespace of the VM.
     pub namespace: String,
     /// Name of the VM.

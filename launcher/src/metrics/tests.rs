@@ -79,6 +79,7 @@ pub(super) fn snapshot() -> Snapshot {
     Snapshot {
         identity: Identity {
             node: "host1".into(),
+            pod: None,
             namespace: "default".into(),
             name: "a".into(),
             labels: BTreeMap::from([("kubevirt.io/size".into(), "small \"x\"".into())]),

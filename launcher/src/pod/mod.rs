@@ -29,7 +29,7 @@ use crate::end::End;
 use crate::event::Events;
 use crate::guest::numbers;
 use crate::session::{Session, SessionError};
-use crate::spec::{AuditPolicy, BackendKind, ConsoleMode, LaunchSpec};
+use crate::spec::{AuditPolicy, BackendKind, ClusterPlace, ConsoleMode, LaunchSpec};
 
 pub use agent::{
     AgentChanges, AgentNotice, HostRequest, Launched, LinkAddressing, LinkRoute, NetworkBinding, OpenPort,
@@ -62,6 +62,9 @@ pub struct PodOptions {
     /// The pod
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pod: String,
+    /// The node, as metrics name it
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", default_value = "")]
+    node: String,
     /// File that says how the guest is, replaced whenever that changes
     #[arg(long, value_name = "FILE")]
     status: Option<PathBuf>,
@@ -216,6 +219,7 @@ fn spec(
             capacities: options.claims.iter().cloned().collect(),
             ..PodVolumes::default()
         }),
+        cluster: Some(ClusterPlace { node: options.node.clone(), pod: options.pod.clone() }),
         instance,
         placement: launched.placement,
         metrics: options.metrics,

@@ -210,6 +210,7 @@ fn container(
         "env": [
             {"name": "POD_NAMESPACE", "value": meta.namespace},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
         ],
         "resources": resources(instance, launcher.threads_per_core),
         "securityContext": {
