@@ -117,6 +117,7 @@ impl Desk {
             let limit = if dirty { AT_MOST_EACH } else { SETTLE_EACH };
             if settled.elapsed() >= limit {
                 self.settle();
+                self.tidy();
                 settled = Instant::now();
                 (routed, dirty) = (settled, false);
             } else if routed.elapsed() >= ROUTE_EACH {
@@ -146,6 +147,19 @@ impl Desk {
         let done = self.keeper.settle();
         self.take(done);
         self.publish();
+    }
+
+    /// In a pod, a launcher lets go of its guest and ends after that, which nobody watches: what it listened on is left.
+    fn tidy(&self) {
+        let Ok(document) = self.ledger.read() else { return };
+        let held = |name: &std::ffi::OsStr| {
+            document.holdings.iter().any(|e| name == format!("{}.sock", e.process.pid).as_str())
+        };
+        let entries = std::fs::read_dir(self.ledger.sockets()).into_iter().flatten().flatten();
+        if entries.into_iter().any(|entry| !held(&entry.file_name())) {
+            // Where it cannot be tidied, the next look does.
+            let _ = self.ledger.tidy_sockets();
+        }
     }
 
     /// Has every guest check itself now.
