@@ -1,8 +1,17 @@
 //! The controller on a real API server, with nodes that are played.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is wrong")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first thing that is wrong"
+)]
 
+#[path = "../../../../api/tests/made/mod.rs"]
+mod made;
 mod played;
+mod refusals;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -224,6 +233,7 @@ fn kubevirts_objects_are_served_on_a_real_api_server() {
     let stage = Stage::up();
     let controller = stage.controller("pinion-system", true);
     admission_is_asked(&stage);
+    refusals::everything_that_is_refused_is_told(&stage);
     a_machine_runs_and_goes(&stage);
     what_fits_nowhere_waits(&stage);
     a_pod_that_is_turned_away_is_replaced(&stage);
