@@ -46,6 +46,8 @@ pub fn program(name: &str) -> Result<PathBuf, SideBySideError> {
         "-p",
         "pinion-cli",
         "-p",
+        "pinion-controller",
+        "-p",
         "pinion-launcher",
         "-p",
         "pinion-libvirt",

@@ -24,6 +24,18 @@ spec:
     spec: {domain: {devices: {}, memory: {guest: 128Mi}}}
 ";
 
+const THEIRS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: virtualmachines.kubevirt.io}
+spec:
+  group: kubevirt.io
+  scope: Namespaced
+  names: {kind: VirtualMachine, plural: virtualmachines, singular: virtualmachine, shortNames: [vm, vms]}
+  versions:
+    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, description: KubeVirt's own}}}
+";
+
 fn manifests(of: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(of)
 }
@@ -40,6 +52,7 @@ fn an_api_server_takes_the_kinds_and_kubectl_shows_them_as_it_shows_kubevirts() 
     let cluster = Cluster::up(&options, &mut |_, _| ()).unwrap();
     let kubectl = |words: &[&str]| cluster.kubectl(words).unwrap();
     let crds = manifests("crds").display().to_string();
+    beside_kubevirt(&cluster, folder.path(), &crds);
     assert_eq!(kubectl(&["apply", "-k", &crds]).lines().filter(|l| l.ends_with(" created")).count(), KINDS);
     let again = cluster.kubectl(&["diff", "-k", &crds]);
     assert!(again.is_ok(), "{again:?}");
@@ -56,6 +69,23 @@ fn an_api_server_takes_the_kinds_and_kubectl_shows_them_as_it_shows_kubevirts() 
     assert!(told.contains("<boolean>") && told.contains("CPU"), "{told}");
     let told = kubectl(&["explain", "vm.spec.runStrategy"]);
     assert!(told.contains("<string>"), "{told}");
+}
+
+/// Kinds that KubeVirt's operator has made are not overwritten by whoever follows the README.
+fn beside_kubevirt(cluster: &Cluster, folder: &Path, crds: &str) {
+    let theirs = folder.join("theirs.yaml");
+    std::fs::write(&theirs, THEIRS).unwrap();
+    let theirs = theirs.display().to_string();
+    let _ = cluster.kubectl(&["create", "--field-manager=virt-operator", "-f", &theirs]).unwrap();
+    let refused = cluster.kubectl(&["apply", "--server-side", "-k", crds]).unwrap_err().to_string();
+    assert!(
+        refused.contains("conflict with \"virt-operator\"") && refused.contains(".spec.versions"),
+        "{refused}"
+    );
+    let kept = ["get", "crd", "virtualmachines.kubevirt.io", "-o", "jsonpath={.spec.versions[0].schema}"];
+    assert!(cluster.kubectl(&kept).unwrap().contains("KubeVirt's own"));
+    let all = ["delete", "crd", "--all"];
+    let _ = cluster.kubectl(&all).unwrap();
 }
 
 /// Every example is taken as it is, and comes back as it was.

@@ -48,6 +48,12 @@ pub enum RequestError {
         /// Why.
         cause: String,
     },
+    /// Other controllers have booked the places that were found, one after the other.
+    #[error("cannot book a place: others were quicker {attempts} times; it is tried again")]
+    Outrun {
+        /// How often.
+        attempts: usize,
+    },
     /// Its answer is no JSON of ours.
     #[error("{what}: the API server's answer cannot be read")]
     Unreadable {
@@ -76,7 +82,7 @@ impl RequestError {
     const fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
-            Self::Unanswered { .. } | Self::Unreadable { .. } => None,
+            Self::Unanswered { .. } | Self::Outrun { .. } | Self::Unreadable { .. } => None,
         }
     }
 

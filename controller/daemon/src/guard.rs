@@ -30,7 +30,7 @@ pub enum GuardError {
     )]
     KubeVirt,
     /// A kind is missing.
-    #[error("the kind {0} is not there: apply the manifests (`kubectl apply -k manifests/`)")]
+    #[error("the kind {0} is not there: apply the manifests (`kubectl apply --server-side -k manifests/`)")]
     Missing(&'static str),
     /// A kind is somebody else's.
     #[error(

@@ -15,6 +15,7 @@ mod look;
 mod metrics;
 mod queue;
 mod registration;
+mod removal;
 mod review;
 mod run;
 mod watch;

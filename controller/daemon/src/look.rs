@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pinion_api::Quantity;
+use pinion_api::{Quantity, VirtualMachineInstance};
 use pinion_nodes::NowhereToRun;
 use pinion_reconcile::instance::{self, Instance, Phase, Seen, Step};
 use pinion_reconcile::pod::{Launcher, PodView, launcher_pod};
@@ -152,6 +152,7 @@ impl Desk {
     ) -> instance::Next {
         let node = pod.and_then(|pod| pod.node.as_deref());
         let report = node.zip(pod).and_then(|(node, pod)| self.clerk.report(node, &pod.meta.uid));
+        let held = node.and_then(|node| self.clerk.held(node, &instance.meta.full_name()));
         let trouble = node.and_then(|node| self.clerk.trouble(node));
         let nowhere = news.nowhere.as_ref().map(ToString::to_string);
         let seen = Seen {
@@ -161,6 +162,7 @@ impl Desk {
             nowhere: nowhere.as_deref(),
             missing_claim: news.missing_claim.as_deref(),
             report: report.as_ref(),
+            held: held.as_ref(),
             node_trouble: trouble.as_deref(),
             image: &self.launcher.0,
         };
@@ -179,12 +181,11 @@ impl Desk {
         for step in steps {
             match step {
                 Step::Book => {
-                    if let Some(claim) = self.missing_claim(instance, news).await? {
-                        news.missing_claim = Some(claim);
-                        self.queue.add(key.clone(), CLAIM_AGAIN);
+                    let Ok(guest) = &instance.spec else { continue };
+                    if self.misses_claim(key, guest, news).await? {
                         return Ok(true);
                     }
-                    let booked = self.clerk.book(&self.api, key, instance).await?;
+                    let booked = self.clerk.book(&self.api, key, (&instance.meta.uid, guest)).await?;
                     let outcome = if matches!(booked, Booked::There) { "booked" } else { "nowhere" };
                     self.metrics.bookings.with_label_values(&[outcome]).inc();
                     if let Booked::Nowhere(nowhere) = booked {
@@ -194,9 +195,8 @@ impl Desk {
                     return Ok(true);
                 }
                 Step::CreatePod => {
-                    if let Some(claim) = self.missing_claim(instance, news).await? {
-                        news.missing_claim = Some(claim);
-                        self.queue.add(key.clone(), CLAIM_AGAIN);
+                    let Ok(guest) = &instance.spec else { continue };
+                    if self.misses_claim(key, guest, news).await? {
                         return Ok(true);
                     }
                     if let Some(made) = self.make_pod(instance, news).await? {
@@ -216,7 +216,7 @@ impl Desk {
                 }
                 Step::DropFinalizer => {
                     self.clerk.waits_no_more(key);
-                    self.observe_end(&instance.meta);
+                    tracing::info!("instance {} is gone", instance.meta.full_name());
                     self.api.drop_finalizer(Kind::Instance, &instance.meta, instance::FINALIZER).await?;
                 }
                 Step::LookAgain(after) => {
@@ -252,15 +252,19 @@ impl Desk {
         }
     }
 
-    /// The first claim of an instance that is not there; which of them have no file system is noted.
-    async fn missing_claim(
+    /// Whether a claim of an instance is not there: it is looked for again in a while. How large claims are, and which of them
+    /// have no file system, is noted; they are looked at once.
+    async fn misses_claim(
         &self,
-        instance: &Instance,
+        key: &Key,
+        guest: &VirtualMachineInstance,
         news: &mut News,
-    ) -> Result<Option<String>, RequestError> {
-        let Ok(guest) = &instance.spec else { return Ok(None) };
+    ) -> Result<bool, RequestError> {
+        if std::mem::replace(&mut news.has_claims, true) {
+            return Ok(false);
+        }
         for name in guest.spec.volumes.iter().filter_map(|volume| volume.any_claim()) {
-            match self.api.get(Kind::Claim, &instance.meta.namespace, name).await {
+            match self.api.get(Kind::Claim, &key.namespace, name).await {
                 Ok(claim) => {
                     if claim.pointer("/spec/volumeMode").and_then(Value::as_str) == Some("Block") {
                         news.block_claims.insert(name.to_owned());
@@ -270,11 +274,15 @@ impl Desk {
                         capacity.and_then(|text| text.parse::<Quantity>().ok()).and_then(|q| q.whole());
                     news.claim_bytes.extend(bytes.map(|bytes| (name.to_owned(), bytes)));
                 }
-                Err(error) if error.is_absent() => return Ok(Some(name.to_owned())),
+                Err(error) if error.is_absent() => {
+                    news.missing_claim = Some(name.to_owned());
+                    self.queue.add(key.clone(), CLAIM_AGAIN);
+                    return Ok(true);
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Writes an instance's status, and tells what happened.
@@ -322,12 +330,8 @@ impl Desk {
         }
     }
 
-    fn observe_end(&self, meta: &Meta) {
-        tracing::info!("instance {} is gone", meta.full_name());
-    }
-
     fn count_waiting(&self) {
-        self.metrics.waiting.set(i64::try_from(self.clerk.waiting().len()).unwrap_or(i64::MAX));
+        self.metrics.waiting.set(i64::try_from(self.clerk.waiting_count()).unwrap_or(i64::MAX));
     }
 
     /// There is room again.
@@ -352,6 +356,8 @@ impl Desk {
 #[derive(Debug, Default)]
 struct News {
     nowhere: Option<NowhereToRun>,
+    /// Whether its claims have been looked at.
+    has_claims: bool,
     missing_claim: Option<String>,
     block_claims: BTreeSet<String>,
     claim_bytes: BTreeMap<String, u64>,

@@ -9,6 +9,7 @@ use pinion_reconcile::{MANAGER, Meta};
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::removal;
 
 /// Name of both configurations.
 pub(crate) const NAME: &str = "pinion-webhook";
@@ -73,7 +74,8 @@ fn configuration(kind: &str, path: &str, way: &Way, owner: Option<&Value>) -> Va
     let name =
         if path == "/validate" { "validate.kubevirt.pinion.dev" } else { "mutate.kubevirt.pinion.dev" };
     let operations = if path == "/validate" { json!(["CREATE", "UPDATE"]) } else { json!(["CREATE"]) };
-    json!({
+    let client_config = way.client_config(path);
+    let mut document = json!({
         "apiVersion": format!("{GROUP}/v1"),
         "kind": kind,
         "metadata": {
@@ -89,7 +91,7 @@ fn configuration(kind: &str, path: &str, way: &Way, owner: Option<&Value>) -> Va
             "failurePolicy": "Fail",
             "matchPolicy": "Equivalent",
             "timeoutSeconds": ANSWERED_WITHIN,
-            "clientConfig": way.client_config(path),
+            "clientConfig": client_config,
             "rules": [{
                 "apiGroups": ["kubevirt.io"],
                 "apiVersions": ["v1"],
@@ -98,7 +100,11 @@ fn configuration(kind: &str, path: &str, way: &Way, owner: Option<&Value>) -> Va
                 "scope": "Namespaced",
             }],
         }],
-    })
+    });
+    if let Some(webhooks) = document["webhooks"].as_array_mut().filter(|_| path == "/validate") {
+        webhooks.push(removal::entry(&client_config));
+    }
+    document
 }
 
 #[cfg(test)]
@@ -111,6 +117,8 @@ mod tests {
         let owner = json!({"kind": "ClusterRole"});
         let validate = configuration("ValidatingWebhookConfiguration", "/validate", &way, Some(&owner));
         let hook = &validate["webhooks"][0];
+        assert_eq!(validate["webhooks"][1]["clientConfig"], hook["clientConfig"]);
+        assert_eq!(validate["webhooks"].as_array().unwrap().len(), 2);
         assert_eq!(hook["clientConfig"]["service"]["path"], "/validate");
         assert_eq!(hook["rules"][0]["operations"], json!(["CREATE", "UPDATE"]));
         assert_eq!(validate["metadata"]["ownerReferences"], json!([owner]));

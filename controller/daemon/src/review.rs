@@ -4,9 +4,15 @@ use pinion_admission::{Change, Kind, complete, validate};
 use pinion_webhook::{AdmissionRequest, FieldCause, Hook, Operation, Verdict};
 use serde_json::Value;
 
+use crate::removal::removal;
+use crate::world::World;
+
 /// What the rules say.
 #[must_use]
-pub(crate) fn review(hook: Hook, request: &AdmissionRequest) -> Verdict {
+pub(crate) fn review(world: &World, hook: Hook, request: &AdmissionRequest) -> Verdict {
+    if request.operation == Operation::Delete {
+        return removal(world, request);
+    }
     let (Some(kind), Some(object)) = (Kind::of(&request.kind.kind), &request.object) else {
         return Verdict::allowed();
     };

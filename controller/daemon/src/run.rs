@@ -113,6 +113,7 @@ pub async fn run(client: Client, options: Options, stop: impl Future<Output = ()
     let (leads, lead) = watch::channel(false);
     let lease = (options.namespace.clone(), LEASE.to_owned());
     let _ = tasks.spawn(leader::lead(api.clone(), lease, options.replica.clone(), leads));
+    let world = Arc::clone(&sink.world);
     let desk = Desk {
         world: sink.world,
         clerk: sink.clerk,
@@ -127,7 +128,7 @@ pub async fn run(client: Client, options: Options, stop: impl Future<Output = ()
     let _ = tasks.spawn(sweep(desk.clone(), lead.clone(), all_seen));
     let _ = tasks.spawn(count_leader(desk, lead));
     if let Some((address, way)) = &options.webhook {
-        admit(&mut tasks, (client, api.clone()), &options, (*address, way.clone()), metrics)?;
+        admit(&mut tasks, (client, api.clone(), world), &options, (*address, way.clone()), metrics)?;
     }
     let ended = tokio::select! {
         () = &mut stop => Ok(()),
@@ -141,7 +142,7 @@ pub async fn run(client: Client, options: Options, stop: impl Future<Output = ()
 /// The webhook: every replica answers.
 fn admit(
     tasks: &mut JoinSet<()>,
-    (client, api): (Client, Api),
+    (client, api, world): (Client, Api, Arc<World>),
     options: &Options,
     (address, way): (SocketAddr, Way),
     metrics: Metrics,
@@ -171,7 +172,7 @@ fn admit(
         let done = pinion_webhook::run(
             client,
             hooks,
-            Arc::new(review),
+            Arc::new(move |hook, request: &pinion_webhook::AdmissionRequest| review(&world, hook, request)),
             (counted, Arc::new(now), tell),
             ready,
             never,

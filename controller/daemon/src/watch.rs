@@ -114,7 +114,7 @@ impl Sink {
         concerned.into_iter().for_each(|key| self.queue.add(key, TOGETHER));
         self.metrics.queue.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
         if !matches!(kind, Kind::Node | Kind::Ledger) {
-            let count = i64::try_from(self.world.names(kind).len()).unwrap_or(i64::MAX);
+            let count = i64::try_from(self.world.count(kind)).unwrap_or(i64::MAX);
             self.metrics.objects.with_label_values(&[kind.plural()]).set(count);
         }
     }

@@ -121,6 +121,19 @@ impl World {
         }
     }
 
+    /// How many objects of a kind there are.
+    #[must_use]
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        let state = self.read();
+        match kind {
+            Kind::Machine => state.machines.len(),
+            Kind::Instance => state.instances.len(),
+            Kind::ReplicaSet => state.sets.len(),
+            Kind::Pod => state.pods.len(),
+            _ => 0,
+        }
+    }
+
     /// A machine, and the instance of its name.
     #[must_use]
     pub(crate) fn machine(&self, name: &Name) -> Option<(Arc<Machine>, Option<Arc<Instance>>)> {

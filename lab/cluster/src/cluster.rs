@@ -110,6 +110,14 @@ impl Cluster {
         &self.nodes
     }
 
+    /// Kills the API server, starts it again, and waits until it answers. It lives as long as the calling thread.
+    ///
+    /// # Errors
+    /// [`ClusterError::NotReady`].
+    pub fn restart_server(&mut self) -> Result<(), ClusterError> {
+        self.plane.restart_server()
+    }
+
     /// A `kubectl` command for this cluster, as its administrator.
     #[must_use]
     pub fn command(&self) -> Command {

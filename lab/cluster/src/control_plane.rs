@@ -25,6 +25,8 @@ use crate::{ClusterError, ClusterPrograms};
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const SERVICES: &str = "10.96.0.0/16";
 const FIRST_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// Which of the processes is the API server: it is started after etcd.
+const SERVER: usize = 1;
 /// It takes three when nothing else runs.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(250);
@@ -37,6 +39,8 @@ pub(crate) struct ControlPlane {
     authority: Authority,
     port: u16,
     processes: Vec<Process>,
+    /// What the API server is started with.
+    server: (PathBuf, Vec<String>),
     _relay: Relay,
 }
 
@@ -59,9 +63,11 @@ impl ControlPlane {
             authority,
             port,
             processes: vec![start("etcd", &etcd_words(folder, ports))?],
+            server: (programs.path("kube-apiserver"), Vec::new()),
             _relay: relay,
         };
-        plane.processes.push(start("kube-apiserver", &plane.server_words(etcd, &socket)?)?);
+        plane.server.1 = plane.server_words(etcd, &socket)?;
+        plane.processes.push(Process::start(&plane.server.0, &plane.server.1, folder)?);
         plane.ready()?;
         for name in ["kube-controller-manager", "kube-scheduler"] {
             let identity = plane.authority.client(&format!("system:{name}"), None)?;
@@ -100,6 +106,15 @@ impl ControlPlane {
         let mut command = Command::new(&self.kubectl);
         command.arg("--kubeconfig").arg(self.folder.join("kubeconfig"));
         command
+    }
+
+    /// Kills the API server, starts it again, and waits until it answers. Its log begins anew.
+    pub(crate) fn restart_server(&mut self) -> Result<(), ClusterError> {
+        if let Some(server) = self.processes.get_mut(SERVER) {
+            server.kill();
+            *server = Process::start(&self.server.0, &self.server.1, &self.folder)?;
+        }
+        self.ready()
     }
 
     /// Which of its programs have ended, and what they said.

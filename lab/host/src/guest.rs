@@ -7,8 +7,19 @@ use crate::initramfs::Tree;
 use crate::{Cache, Kernel, LabError};
 
 /// Modules of the guest.
-const MODULES: [&str; 8] =
-    ["virtio_pci", "virtio_blk", "virtio_net", "virtio-rng", "button", "evdev", "ext4", "nvme"];
+const MODULES: [&str; 11] = [
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio-rng",
+    "button",
+    "evdev",
+    "ext4",
+    "nvme",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
+];
 
 /// Writes an initrd to `to`: it prints `GUEST-READY`, runs `script` in a shell, prints `GUEST-END` and
 /// powers off.

@@ -14,7 +14,7 @@ use crate::image::target;
 /// The profile of the workspace's `Cargo.toml`, and the folder below cargo's build folder.
 const PROFILE: &str = "emulated";
 /// Built by one command, whichever is asked for: cargo would build what they share again for each alone.
-const PACKAGES: [&str; 3] = ["pinion-cli", "pinion-launcher", "pinion-libvirt"];
+const PACKAGES: [&str; 4] = ["pinion-cli", "pinion-controller", "pinion-launcher", "pinion-libvirt"];
 
 /// Pinion's programs, built when they are first asked for.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pinion_api::VirtualMachineInstance;
-use pinion_machine::{Bdf, CpuSet, Machine, OutlineError};
+use pinion_machine::{Bdf, Machine, OutlineError};
 use pinion_planner::{Holding, HoldingState, InstanceError, Occupancy, Placement, Refusal, Request, plan};
 
 use crate::ledger::{Booking, LedgerSpec, LedgerStatus};
@@ -15,6 +15,15 @@ pub struct Books {
     occupancy: Occupancy,
     resources: BTreeMap<String, Vec<Bdf>>,
     booked: BTreeSet<String>,
+    /// Asked for each node by each guest, so counted once.
+    load: Load,
+}
+
+/// How full a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    free_cpus: usize,
+    floating: u64,
 }
 
 /// Why a node's books cannot be read.
@@ -49,15 +58,22 @@ impl Books {
             holdings: status.holdings.clone(),
         };
         let booked = spec.bookings.iter().map(|booking| booking.uid.clone()).collect();
-        let mut books = Self { machine, occupancy, resources: status.resources.clone(), booked };
+        let resources = status.resources.clone();
+        let mut books = Self { machine, occupancy, resources, booked, load: Load::default() };
         for booking in &spec.bookings {
-            books.enter(booking);
+            books.add(booking);
         }
+        books.load = books.counted();
         Ok(books)
     }
 
     /// Enters a booking, unless its guest has its place already.
     pub fn enter(&mut self, booking: &Booking) {
+        self.add(booking);
+        self.load = self.counted();
+    }
+
+    fn add(&mut self, booking: &Booking) {
         self.booked.insert(booking.uid.clone());
         if self.occupancy.holdings.iter().any(|holding| holding.owner == booking.holding.owner) {
             return;
@@ -102,16 +118,29 @@ impl Books {
         plan(&self.machine, &self.occupancy, request)
     }
 
-    /// CPUs that nobody has for himself.
+    /// How many CPUs nobody has for himself.
     #[must_use]
-    pub fn free_cpus(&self) -> CpuSet {
-        self.occupancy.clone().with_housekeeping(&self.machine).free(&self.machine)
+    pub const fn free_cpus(&self) -> usize {
+        self.load.free_cpus
     }
 
     /// vCPUs that float over CPUs which they share.
     #[must_use]
-    pub fn floating(&self) -> u64 {
+    pub const fn floating(&self) -> u64 {
+        self.load.floating
+    }
+
+    /// Threads of the widest of its cores; at least 1.
+    #[must_use]
+    pub fn threads_per_core(&self) -> usize {
+        self.machine.cores.iter().map(|core| core.cpus.len()).max().unwrap_or(1).max(1)
+    }
+
+    fn counted(&self) -> Load {
         let of = |holding: &Holding| holding.floating.iter().map(|f| u64::from(f.vcpus)).sum::<u64>();
-        self.occupancy.holdings.iter().map(of).sum()
+        Load {
+            free_cpus: self.occupancy.clone().with_housekeeping(&self.machine).free(&self.machine).len(),
+            floating: self.occupancy.holdings.iter().map(of).sum(),
+        }
     }
 }

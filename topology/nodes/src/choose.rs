@@ -101,7 +101,7 @@ struct Order {
 
 fn order(instance: &VirtualMachineInstance, node: &ClusterNode) -> Order {
     let load = if instance.spec.dedicated_cpus() {
-        u64::try_from(node.books.free_cpus().len()).unwrap_or(u64::MAX)
+        u64::try_from(node.books.free_cpus()).unwrap_or(u64::MAX)
     } else {
         node.books.floating()
     };

@@ -57,10 +57,15 @@ impl Desk {
         self.entered.clone()
     }
 
+    /// What is to be in it.
+    pub(super) fn bookings(&self) -> impl Iterator<Item = &Booking> {
+        let left = self.stored.iter().filter(|booking| !self.struck.contains(&booking.uid));
+        left.chain(&self.entered)
+    }
+
     /// What it is to be.
     pub(super) fn spec(&self) -> LedgerSpec {
-        let left = self.stored.iter().filter(|booking| !self.struck.contains(&booking.uid));
-        LedgerSpec { bookings: left.chain(&self.entered).cloned().collect() }
+        LedgerSpec { bookings: self.bookings().cloned().collect() }
     }
 
     /// Whether an instance has a booking, stored or not.

@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pinion_api::VirtualMachineInstance;
 use pinion_nodes::{
     Booking, Books, Choice, ClusterNode, Effect, GuestReport, LedgerSpec, LedgerStatus, NowhereToRun, Taint,
     choose,
 };
-use pinion_planner::HoldingState;
+use pinion_planner::{Holding, HoldingState};
 use pinion_reconcile::Meta;
-use pinion_reconcile::instance::Instance;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -48,6 +48,10 @@ struct Entry {
     status: LedgerStatus,
     heard: Option<Instant>,
     avoided: Option<(Instant, String)>,
+    /// As whoever chooses sees it; made anew where what it is made of has changed.
+    view: Option<ClusterNode>,
+    /// Why its ledger cannot be read.
+    damage: Option<String>,
 }
 
 /// What is known of a node from its own object.
@@ -71,14 +75,17 @@ impl Clerk {
     /// A node's object is as it says; who may have been waiting for that.
     pub(crate) fn node(&self, object: &Value) -> Vec<Key> {
         let facts = NodeFacts::of(object);
-        self.nodes().entry(Meta::of(object).name).or_default().node = Some(facts);
+        let mut nodes = self.nodes();
+        let entry = nodes.entry(Meta::of(object).name).or_default();
+        (entry.node, entry.view) = (Some(facts), None);
+        drop(nodes);
         self.waiting()
     }
 
     /// A node is gone.
     pub(crate) fn node_gone(&self, name: &str) {
         if let Some(entry) = self.nodes().get_mut(name) {
-            entry.node = None;
+            (entry.node, entry.view) = (None, None);
         }
     }
 
@@ -91,8 +98,8 @@ impl Clerk {
         let entry = nodes.entry(name).or_default();
         let news = changed(&entry.status.guests, &status.guests);
         entry.heard = Some(Instant::now());
-        entry.status = status;
-        let _ = entry.desk.see(object);
+        entry.tell(status);
+        entry.see(object);
         drop(nodes);
         (self.waiting(), news)
     }
@@ -114,14 +121,20 @@ impl Clerk {
     #[must_use]
     pub(crate) fn booked_for(&self, owner: &str) -> Vec<String> {
         let nodes = self.nodes();
-        let all = nodes.values().flat_map(|entry| entry.desk.spec().bookings);
-        all.filter(|booking| booking.holding.owner == owner).map(|booking| booking.uid).collect()
+        let all = nodes.values().flat_map(|entry| entry.desk.bookings());
+        all.filter(|booking| booking.holding.owner == owner).map(|booking| booking.uid.clone()).collect()
     }
 
     /// What a node's agent says of a guest's pod.
     #[must_use]
     pub(crate) fn report(&self, node: &str, pod_uid: &str) -> Option<GuestReport> {
         self.nodes().get(node)?.status.guests.iter().find(|guest| guest.pod_uid == pod_uid).cloned()
+    }
+
+    /// What a guest has of a node, as its agent's ledger says.
+    #[must_use]
+    pub(crate) fn held(&self, node: &str, owner: &str) -> Option<Holding> {
+        self.nodes().get(node)?.status.holdings.iter().find(|holding| holding.owner == owner).cloned()
     }
 
     /// What is wrong with a node that guests run on.
@@ -138,10 +151,10 @@ impl Clerk {
     /// Threads of a node's cores.
     #[must_use]
     pub(crate) fn threads_per_core(&self, node: &str) -> u64 {
-        let nodes = self.nodes();
-        let machine = nodes.get(node).and_then(|entry| entry.status.machine.machine().ok());
-        let widest = machine.and_then(|machine| machine.cores.iter().map(|core| core.cpus.len()).max());
-        widest.and_then(|threads| u64::try_from(threads).ok()).unwrap_or(1).max(1)
+        let mut nodes = self.nodes();
+        let view = nodes.get_mut(node).and_then(|entry| entry.view(node));
+        let threads = view.map_or(1, |view| view.books.threads_per_core());
+        u64::try_from(threads).unwrap_or(1)
     }
 
     /// Chooses no node of that name for a while.
@@ -155,40 +168,41 @@ impl Clerk {
     /// Books a place for an instance that has none.
     ///
     /// # Errors
-    /// [`RequestError`] where the API server is not there; what it stored counts, and is seen at the next look.
+    /// [`RequestError`] where the API server is not there, or others were quicker each time; what it stored counts, and is
+    /// seen at the next look.
     pub(crate) async fn book(
         &self,
         api: &Api,
         key: &Key,
-        instance: &Instance,
+        (uid, guest): (&str, &VirtualMachineInstance),
     ) -> Result<Booked, RequestError> {
-        let Ok(guest) = &instance.spec else {
-            return Ok(Booked::Nowhere(NowhereToRun { answers: Vec::new() }));
-        };
         for _ in 0..ATTEMPTS {
-            let chosen = {
-                let mut nodes = self.nodes();
-                let views: Vec<ClusterNode> =
-                    nodes.iter().filter_map(|(name, entry)| entry.view(name)).collect();
-                choose(guest, views.iter()).inspect(|choice| {
-                    if let Some(entry) = nodes.get_mut(&choice.node) {
-                        entry.desk.enter(booking(choice, &instance.meta.uid));
-                    }
-                })
-            };
-            let choice = match chosen {
+            let choice = match self.enter(uid, guest) {
                 Ok(choice) => choice,
                 Err(nowhere) => {
                     self.wait(key.clone());
                     return Ok(Booked::Nowhere(nowhere));
                 }
             };
-            if self.write(api, &choice.node, &instance.meta.uid).await? {
+            if self.write(api, &choice.node, uid).await? {
                 self.waits_no_more(key);
                 return Ok(Booked::There);
             }
         }
-        Ok(Booked::Nowhere(NowhereToRun { answers: Vec::new() }))
+        Err(RequestError::Outrun { attempts: ATTEMPTS })
+    }
+
+    /// Chooses a node, and enters the booking there in memory.
+    fn enter(&self, uid: &str, guest: &VirtualMachineInstance) -> Result<Choice, NowhereToRun> {
+        let mut nodes = self.nodes();
+        for (name, entry) in nodes.iter_mut() {
+            let _ = entry.view(name);
+        }
+        let choice = choose(guest, nodes.values().filter_map(|entry| entry.view.as_ref()))?;
+        if let Some(entry) = nodes.get_mut(&choice.node) {
+            entry.enter(booking(&choice, uid));
+        }
+        Ok(choice)
     }
 
     /// Gives a place back.
@@ -198,7 +212,7 @@ impl Clerk {
     pub(crate) async fn unbook(&self, api: &Api, uid: &str) -> Result<(), RequestError> {
         let Some(node) = self.booked(uid) else { return Ok(()) };
         if let Some(entry) = self.nodes().get_mut(&node) {
-            entry.desk.strike(uid);
+            entry.strike(uid);
         }
         self.write(api, &node, uid).await.map(drop)
     }
@@ -207,8 +221,8 @@ impl Clerk {
     #[must_use]
     pub(crate) fn stray(&self, instances: &BTreeSet<String>) -> Vec<String> {
         let nodes = self.nodes();
-        let all = nodes.values().flat_map(|entry| entry.desk.spec().bookings);
-        all.map(|booking| booking.uid).filter(|uid| !instances.contains(uid)).collect()
+        let all = nodes.values().flat_map(|entry| entry.desk.bookings());
+        all.map(|booking| &booking.uid).filter(|uid| !instances.contains(*uid)).cloned().collect()
     }
 
     /// Writes what is new in a node's ledger; whether an instance has its booking there then.
@@ -232,7 +246,7 @@ impl Clerk {
                 Err(error) => return self.give_up(node, uid, error),
             };
             if let Some(entry) = self.nodes().get_mut(node) {
-                entry.desk.see(&stored);
+                entry.see(&stored);
                 entry.settle();
             }
         }
@@ -243,7 +257,7 @@ impl Clerk {
     /// Nobody knows what was stored: the next that is seen of the ledger says it.
     fn give_up(&self, node: &str, uid: &str, error: RequestError) -> Result<bool, RequestError> {
         if let Some(entry) = self.nodes().get_mut(node) {
-            entry.desk.forget(uid);
+            entry.forget(uid);
         }
         Err(error)
     }
@@ -265,6 +279,12 @@ impl Clerk {
     /// An instance has its place, or is gone.
     pub(crate) fn waits_no_more(&self, key: &Key) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// How many instances no node took when they were asked.
+    #[must_use]
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Instances that no node took when they were asked.
@@ -299,22 +319,59 @@ fn booking(choice: &Choice, uid: &str) -> Booking {
 
 impl Entry {
     /// As whoever chooses sees it; nothing before its agent has made its ledger.
-    fn view(&self, name: &str) -> Option<ClusterNode> {
+    fn view(&mut self, name: &str) -> Option<&ClusterNode> {
         if !self.desk.is_known() {
             return None;
         }
-        let (books, damage) = match Books::of(&self.desk.spec(), &self.status) {
-            Ok(books) => (books, None),
-            Err(error) => (Books::default(), Some(error.to_string())),
-        };
-        let facts = self.node.clone().unwrap_or_default();
-        Some(ClusterNode {
-            name: name.to_owned(),
-            labels: facts.labels,
-            taints: facts.taints,
-            obstacle: self.obstacle().or(damage),
-            books,
-        })
+        if self.view.is_none() {
+            let facts = self.node.clone().unwrap_or_default();
+            let books = Books::of(&self.desk.spec(), &self.status);
+            self.damage = books.as_ref().err().map(ToString::to_string);
+            self.view = Some(ClusterNode {
+                name: name.to_owned(),
+                labels: facts.labels,
+                taints: facts.taints,
+                obstacle: None,
+                books: books.unwrap_or_default(),
+            });
+        }
+        // Some obstacles come with time alone.
+        let obstacle = self.obstacle().or_else(|| self.damage.clone());
+        let view = self.view.as_mut()?;
+        view.obstacle = obstacle;
+        Some(view)
+    }
+
+    /// What its agent says. That it was heard of is no news to whoever chooses.
+    fn tell(&mut self, mut status: LedgerStatus) {
+        status.heard = None;
+        if status != self.status {
+            (self.status, self.view) = (status, None);
+        }
+    }
+
+    fn see(&mut self, object: &Value) {
+        if self.desk.see(object) {
+            self.view = None;
+        }
+    }
+
+    fn enter(&mut self, booking: Booking) {
+        match &mut self.view {
+            Some(view) if !self.desk.has(&booking.uid) => view.books.enter(&booking),
+            view => *view = None,
+        }
+        self.desk.enter(booking);
+    }
+
+    fn strike(&mut self, uid: &str) {
+        self.desk.strike(uid);
+        self.view = None;
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.desk.forget(uid);
+        self.view = None;
     }
 
     fn obstacle(&self) -> Option<String> {
@@ -338,6 +395,7 @@ impl Entry {
     fn settle(&mut self) {
         let stored = LedgerSpec { bookings: self.desk.stored() };
         let Ok(mut books) = Books::of(&stored, &self.status) else { return };
+        self.view = None;
         for entered in self.desk.entered() {
             match books.plan(&entered.request) {
                 Ok(placement) => {
@@ -345,7 +403,7 @@ impl Entry {
                     books.enter(&booking);
                     self.desk.enter(booking);
                 }
-                Err(_) => self.desk.forget(&entered.uid),
+                Err(_) => self.forget(&entered.uid),
             }
         }
     }

@@ -3,6 +3,7 @@ use pinion_planner::Shape;
 use serde_json::json;
 
 use super::*;
+use pinion_reconcile::instance::Instance;
 
 fn ledger(name: &str, generation: i64, bookings: &[Booking]) -> Value {
     let machine = Shape::new(1, 8).memory(1 << 30).build();
@@ -40,11 +41,7 @@ fn instance(name: &str, cores: u32) -> Instance {
 
 /// Chooses, and enters the booking in memory, as `book` does before it writes.
 fn enter(clerk: &Clerk, instance: &Instance) -> Result<Choice, NowhereToRun> {
-    let mut nodes = clerk.nodes();
-    let views: Vec<ClusterNode> = nodes.iter().filter_map(|(name, entry)| entry.view(name)).collect();
-    let choice = choose(instance.spec.as_ref().unwrap(), views.iter())?;
-    nodes.get_mut(&choice.node).unwrap().desk.enter(booking(&choice, &instance.meta.uid));
-    Ok(choice)
+    clerk.enter(&instance.meta.uid, instance.spec.as_ref().unwrap())
 }
 
 fn bookings(clerk: &Clerk, node: &str) -> Vec<String> {

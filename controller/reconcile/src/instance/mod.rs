@@ -10,6 +10,7 @@ mod status;
 use jiff::{SignedDuration, Timestamp};
 use pinion_api::{Document, Place, Problems, VirtualMachineInstance, parse_at};
 use pinion_nodes::GuestReport;
+use pinion_planner::Holding;
 use serde_json::{Value, json};
 
 use crate::event::Event;
@@ -52,6 +53,8 @@ pub struct Seen<'a> {
     pub missing_claim: Option<&'a str>,
     /// What the agent of its node says of it.
     pub report: Option<&'a GuestReport>,
+    /// What it has of its node, as the agent's ledger says.
+    pub held: Option<&'a Holding>,
     /// What is wrong with its node.
     pub node_trouble: Option<&'a str>,
     /// Image of the launcher.

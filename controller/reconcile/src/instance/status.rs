@@ -7,7 +7,8 @@ use pinion_api::{
     VirtualMachineInstance, VolumeStatus,
 };
 use pinion_nodes::GuestPhase;
-use serde_json::{Value, json};
+use pinion_planner::{HeldFloating, Holding};
+use serde_json::{Map, Value, json};
 
 use super::phase::Found;
 use super::{Phase, Plan};
@@ -40,8 +41,29 @@ pub(super) fn status(plan: &Plan<'_>, found: &Found) -> Value {
         fill_in(&mut status, guest, plan);
     }
     let mut value = json!(status);
+    let mut own = Map::new();
     if plan.attempts > 0 {
-        value["pinion"] = json!({"attempts": plan.attempts});
+        own.insert("attempts".to_owned(), plan.attempts.into());
+    }
+    if let Some(held) = plan.seen.held.filter(|_| plan.phase == Phase::Running) {
+        own.insert("placement".to_owned(), placement(held));
+    }
+    if !own.is_empty() {
+        value["pinion"] = own.into();
+    }
+    value
+}
+
+/// CPUs as the kernel lists them, memory by node and page size, functions by address. A guest without CPUs of its own says
+/// how many vCPUs float over which.
+fn placement(held: &Holding) -> Value {
+    let mut value = json!({"memory": held.memory, "devices": held.devices});
+    if !held.cpus.is_empty() {
+        value["cpus"] = held.cpus.to_string().into();
+    }
+    let floating = |part: &HeldFloating| json!({"cpus": part.cpus.to_string(), "vcpus": part.vcpus});
+    if !held.floating.is_empty() {
+        value["floating"] = held.floating.iter().map(floating).collect();
     }
     value
 }

@@ -1,6 +1,8 @@
 //! An instance from its first look to its end.
 
+use pinion_machine::{NodeId, PageSize};
 use pinion_nodes::{GuestPhase, GuestReport};
+use pinion_planner::{HeldMemory, Holding, HoldingState};
 use serde_json::{Value, json};
 
 use super::{at, conditions, instance_object};
@@ -39,6 +41,18 @@ fn report(phase: GuestPhase, verdict: &str) -> GuestReport {
     }
 }
 
+fn held() -> Holding {
+    let memory = HeldMemory { node: NodeId(1), page_size: PageSize::MIB2, bytes: 128 << 20 };
+    Holding {
+        owner: "default/web".into(),
+        state: HoldingState::Committed,
+        cpus: "2-3".parse().unwrap(),
+        floating: Vec::new(),
+        memory: vec![memory],
+        devices: vec!["0000:31:00.0".parse().unwrap()],
+    }
+}
+
 /// What there is of one instance, and its story.
 struct World {
     object: Value,
@@ -47,6 +61,7 @@ struct World {
     nowhere: Option<String>,
     missing_claim: Option<String>,
     report: Option<GuestReport>,
+    held: Option<Holding>,
     node_trouble: Option<String>,
     clock: i64,
 }
@@ -60,6 +75,7 @@ impl World {
             nowhere: None,
             missing_claim: None,
             report: None,
+            held: None,
             node_trouble: None,
             clock: 0,
         }
@@ -76,6 +92,7 @@ impl World {
             nowhere: self.nowhere.as_deref(),
             missing_claim: self.missing_claim.as_deref(),
             report: self.report.as_ref(),
+            held: self.held.as_ref(),
             node_trouble: self.node_trouble.as_deref(),
             image: "pinion.dev/launcher:0.1.0",
         };
@@ -108,7 +125,13 @@ fn a_guest_is_booked_gets_a_pod_runs_and_ends() {
     world.report = Some(report(GuestPhase::Starting, ""));
     assert_eq!(world.look().status["phase"], "Scheduled");
     world.report = Some(report(GuestPhase::Running, "holds"));
+    world.held = Some(held());
     let next = world.look();
+    let placement = json!({
+        "cpus": "2-3", "devices": ["0000:31:00.0"],
+        "memory": [{"node": 1, "pageSize": PageSize::MIB2, "bytes": 128 << 20}],
+    });
+    assert_eq!(next.status["pinion"], json!({"placement": placement}));
     assert_eq!(next.status["phase"], "Running");
     assert_eq!(conditions(&next.status), ["Ready=True/", "PodScheduled=True/", "Deterministic=True/Holds"]);
     assert_eq!(next.status["interfaces"][0]["ipAddress"], "10.244.1.2");
