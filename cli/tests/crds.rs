@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use pinion_lab::Cache;
 use pinion_lab_cluster::{Cluster, ClusterPrograms, Options};
+use pinion_node_agent::Knob;
 
 const SOON: Duration = Duration::from_secs(60);
-/// KubeVirt's three, and `NodeLedger`.
-const KINDS: usize = 4;
+/// KubeVirt's three, `NodeLedger` and `NodeProfile`.
+const KINDS: usize = 5;
 
 const REPLICA_SET: &str = "
 apiVersion: kubevirt.io/v1
@@ -52,7 +53,7 @@ fn an_api_server_takes_the_kinds_and_kubectl_shows_them_as_it_shows_kubevirts() 
     let cluster = Cluster::up(&options, &mut |_, _| ()).unwrap();
     let kubectl = |words: &[&str]| cluster.kubectl(words).unwrap();
     let crds = manifests("crds").display().to_string();
-    beside_kubevirt(&cluster, folder.path(), &crds);
+    beside_kubevirt(&cluster, folder.path());
     assert_eq!(kubectl(&["apply", "-k", &crds]).lines().filter(|l| l.ends_with(" created")).count(), KINDS);
     let again = cluster.kubectl(&["diff", "-k", &crds]);
     assert!(again.is_ok(), "{again:?}");
@@ -63,6 +64,7 @@ fn an_api_server_takes_the_kinds_and_kubectl_shows_them_as_it_shows_kubevirts() 
     cluster.until(&["explain", "vmi.spec.domain"], SOON, |text| text.contains("cpu")).unwrap();
 
     examples(&cluster);
+    profiles(&cluster, folder.path());
     refused(&cluster, folder.path());
     scaled(&cluster, folder.path());
     let told = kubectl(&["explain", "vmi.spec.domain.cpu.dedicatedCpuPlacement"]);
@@ -72,20 +74,23 @@ fn an_api_server_takes_the_kinds_and_kubectl_shows_them_as_it_shows_kubevirts() 
 }
 
 /// Kinds that KubeVirt's operator has made are not overwritten by whoever follows the README.
-fn beside_kubevirt(cluster: &Cluster, folder: &Path, crds: &str) {
+fn beside_kubevirt(cluster: &Cluster, folder: &Path) {
     let theirs = folder.join("theirs.yaml");
     std::fs::write(&theirs, THEIRS).unwrap();
     let theirs = theirs.display().to_string();
     let _ = cluster.kubectl(&["create", "--field-manager=virt-operator", "-f", &theirs]).unwrap();
-    let refused = cluster.kubectl(&["apply", "--server-side", "-k", crds]).unwrap_err().to_string();
+    // One that is deleted before it is served stays for minutes.
+    let served = ["wait", "--for=condition=Established", "crd/virtualmachines.kubevirt.io", "--timeout=60s"];
+    let _ = cluster.kubectl(&served).unwrap();
+    let ours = manifests("crds/virtualmachines.yaml").display().to_string();
+    let refused = cluster.kubectl(&["apply", "--server-side", "-f", &ours]).unwrap_err().to_string();
     assert!(
         refused.contains("conflict with \"virt-operator\"") && refused.contains(".spec.versions"),
         "{refused}"
     );
     let kept = ["get", "crd", "virtualmachines.kubevirt.io", "-o", "jsonpath={.spec.versions[0].schema}"];
     assert!(cluster.kubectl(&kept).unwrap().contains("KubeVirt's own"));
-    let all = ["delete", "crd", "--all"];
-    let _ = cluster.kubectl(&all).unwrap();
+    let _ = cluster.kubectl(&["delete", "crd", "virtualmachines.kubevirt.io"]).unwrap();
 }
 
 /// Every example is taken as it is, and comes back as it was.
@@ -101,6 +106,33 @@ fn examples(cluster: &Cluster) {
     let wide = cluster.kubectl(&["get", "vmi", "-o", "wide"]).unwrap();
     if !wide.is_empty() {
         assert!(wide.contains("PHASE") && wide.contains("DETERMINISTIC"), "{wide}");
+    }
+}
+
+/// The profile that a host has as a file is taken as it is; what it cannot say is refused by its path, and each switch that agents
+/// know is known.
+fn profiles(cluster: &Cluster, folder: &Path) {
+    let example = manifests("examples").join("profile.yaml").display().to_string();
+    let _ = cluster.kubectl(&["apply", "--validate=strict", "-f", &example]).unwrap();
+    let file = folder.join("profile.yaml");
+    let name = file.display().to_string();
+    let of = |spec: &str| {
+        let text = format!(
+            "apiVersion: pinion.dev/v1alpha1\nkind: NodeProfile\nmetadata: {{name: other}}\nspec: {spec}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        cluster.kubectl(&["apply", "-f", &name])
+    };
+    let knobs: Vec<String> = Knob::ALL.iter().map(|knob| knob.id()).collect();
+    let _ = of(&format!("{{nodeSelector: {{rack: a}}, knobs: [{}]}}", knobs.join(", "))).unwrap();
+    for (spec, said) in [
+        ("{dedicated: all}", "spec.dedicated"),
+        ("{knobs: [colour]}", "spec.knobs[0]"),
+        ("{hugePages: [{node: 0, pageSize: 3Mi, count: 1}]}", "spec.hugePages[0].pageSize"),
+        ("{colour: red}", "spec.colour"),
+    ] {
+        let error = of(spec).unwrap_err().to_string();
+        assert!(error.contains(said), "{said}: {error}");
     }
 }
 

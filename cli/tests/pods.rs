@@ -6,6 +6,8 @@
 #[path = "lab/cluster.rs"]
 mod cluster;
 
+use std::time::Instant;
+
 use cluster::{LONG, Node, SOON, on_cluster};
 use pinion_lab_cluster::{Cluster, unpacked};
 
@@ -62,15 +64,26 @@ fn a_kubelet_gives_devices_to_pods_and_loses_none() {
             ("example.com/drive", "1"),
             ("example.com/card", "1"),
         ]);
+        let began = Instant::now();
+        let done = |what: &str| println!("pods: {what} done after {:.0} s", began.elapsed().as_secs_f32());
         given(cluster, &edu, &pair);
+        done("given");
         agent(cluster, &node);
+        done("agent");
         failing(cluster, &node, [&edu, &other]);
+        done("failing");
         unplugged(&node, &drive);
+        done("unplugged");
         fatal(&node, &card);
+        done("fatal");
         many(&node);
+        done("many");
         restarted(&node);
+        done("restarted");
         wrong_file(cluster, &node);
+        done("wrong_file");
         killed(cluster, &node);
+        done("killed");
     });
 }
 

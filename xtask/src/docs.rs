@@ -9,12 +9,13 @@ use anyhow::{Context, ensure};
 use crate::workspace::{cargo, output, root, show};
 
 /// Documents that a package's example prints: where each goes, package and example, and what the example is told.
-const GENERATED: [(&str, [&str; 2], &[&str]); 5] = [
+const GENERATED: [(&str, [&str; 2], &[&str]); 6] = [
     ("docs/kubevirt-compatibility.md", ["pinion-api", "compatibility"], &[]),
     ("manifests/crds/virtualmachines.yaml", CRD, &["virtualmachines"]),
     ("manifests/crds/virtualmachineinstances.yaml", CRD, &["virtualmachineinstances"]),
     ("manifests/crds/virtualmachineinstancereplicasets.yaml", CRD, &["virtualmachineinstancereplicasets"]),
     ("manifests/crds/nodeledgers.yaml", CRD, &["nodeledgers"]),
+    ("manifests/crds/nodeprofiles.yaml", CRD, &["nodeprofiles"]),
 ];
 const CRD: [&str; 2] = ["pinion-crds", "crd"];
 

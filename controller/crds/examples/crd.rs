@@ -7,6 +7,7 @@ fn main() -> ExitCode {
     let document = match pinion_crds::DEFINITIONS.iter().find(|d| d.plural == name) {
         Some(definition) => definition.document(),
         None if name == pinion_crds::LEDGER_PLURAL => pinion_crds::ledger_document(),
+        None if name == pinion_crds::PROFILE_PLURAL => pinion_crds::profile_document(),
         None => return ExitCode::from(2),
     };
     print!("{}", pinion_api::to_yaml(&document));

@@ -7,6 +7,7 @@
 
 mod ledger;
 mod open_api;
+mod profile;
 
 use pinion_api::schema::{Schema, Type};
 use pinion_api::{
@@ -16,6 +17,7 @@ use pinion_api::{
 use serde_json::{Value, json};
 
 pub use ledger::{LEDGER_PLURAL, ledger_document};
+pub use profile::{PROFILE_PLURAL, profile_document};
 
 const GROUP: &str = "kubevirt.io";
 const VERSION: &str = "v1";

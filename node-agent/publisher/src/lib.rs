@@ -10,6 +10,7 @@
 mod error;
 mod guests;
 mod pods;
+mod profile;
 mod publish;
 mod seen;
 mod server;

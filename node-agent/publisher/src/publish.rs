@@ -13,11 +13,12 @@ use pinion_node_agent::{Holder, Labels, PublishOutcome, Published};
 use pinion_nodes::{GuestPhase, GuestReport, LedgerStatus};
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 use crate::error::PublishError;
 use crate::guests::Guests;
+use crate::profile;
 use crate::seen::Seen;
 use crate::server::Server;
 use crate::survey::{KUBELET_EACH, Sources, Survey};
@@ -100,6 +101,11 @@ async fn client(options: &Options) -> Client {
 pub async fn publish(client: Client, options: Options) {
     let news = Arc::new(Notify::new());
     let watch = Watch::start(options.sources.ledger.path(), Arc::clone(&news)).ok();
+    let profile = options.sources.ledger.cluster_profile();
+    let profile = profile::keep(client.clone(), options.node.clone(), profile, Arc::clone(&options.tell));
+    // Ends with whoever publishes.
+    let mut tasks = JoinSet::new();
+    let _ = tasks.spawn(profile);
     let mut publisher = Publisher {
         server: Server::new(client, &options.node),
         guests: Guests::new(options.sources.ledger.clone(), Arc::clone(&news)),

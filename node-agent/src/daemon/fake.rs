@@ -37,7 +37,10 @@ impl FakeAgent {
             pods: Self::pods(folder),
             status: Arc::default(),
             watched,
-            tended: Tended::new(folder.join("profile.yaml"), folder.join("qualification.json")),
+            tended: Tended::new(
+                ["profile.yaml", "profile.json"].map(|name| folder.join(name)),
+                folder.join("qualification.json"),
+            ),
             told: VecDeque::new(),
             events: BTreeMap::new(),
             has_routes: false,

@@ -134,7 +134,10 @@ pub fn run(options: &AgentOptions, ready: impl FnOnce(Option<SocketAddr>)) -> Re
     let desk = Desk {
         ledger: ledger.clone(),
         keeper: Keeper::new(ledger),
-        tended: Tended::new(options.profile.clone(), options.qualification.clone()),
+        tended: Tended::new(
+            [options.profile.clone(), ledger.cluster_profile()],
+            options.qualification.clone(),
+        ),
         authority: Authority { uid: geteuid().as_raw(), group },
         pods: options.pods.clone(),
         status: Arc::clone(&node.status),

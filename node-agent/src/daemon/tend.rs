@@ -23,9 +23,10 @@ use crate::settings::Keeper;
 /// Files that are read when they change, and what they said.
 #[derive(Debug)]
 pub(super) struct Tended {
-    profile_path: PathBuf,
+    /// The node's own file, and the cluster's: the first that there is counts.
+    profile_paths: [PathBuf; 2],
     profile: NodeProfile,
-    profile_seen: Option<SystemTime>,
+    profile_seen: Option<(PathBuf, SystemTime)>,
     /// What stands in the way of the profile, as it was told.
     pub(super) obstacles: Vec<String>,
     qualification_path: PathBuf,
@@ -38,9 +39,9 @@ pub(super) struct Tended {
 }
 
 impl Tended {
-    pub(super) fn new(profile: PathBuf, qualification: PathBuf) -> Self {
+    pub(super) fn new(profiles: [PathBuf; 2], qualification: PathBuf) -> Self {
         Self {
-            profile_path: profile,
+            profile_paths: profiles,
             profile: NodeProfile::default(),
             profile_seen: None,
             obstacles: Vec::new(),
@@ -75,12 +76,14 @@ impl Tended {
     /// Safe at any time: switches, and huge pages, which only grow while guests use them. CPUs change their role as
     /// soon as no guest has them.
     pub(super) fn apply_profile(&mut self, ledger: &Ledger, keeper: &mut Keeper) -> Vec<String> {
-        let seen = modified(&self.profile_path);
+        let seen = self.profile_paths.iter().find_map(|path| Some((path.clone(), modified(path)?)));
         let changed = seen != self.profile_seen;
         let before = std::mem::take(&mut self.obstacles);
+        let path =
+            seen.as_ref().or(self.profile_seen.as_ref()).map_or_else(PathBuf::new, |(path, _)| path.clone());
         if changed {
             self.profile_seen = seen;
-            match read_profile(&self.profile_path) {
+            match read_profile(&path) {
                 Ok(profile) => self.profile = profile,
                 Err(problems) => {
                     self.obstacles = problems;
@@ -95,7 +98,7 @@ impl Tended {
         let kept = |p: &crate::profile::KeptPages| ((p.node, p.size_kib), p.count);
         keeper.keep_pages(self.profile.huge_pages.iter().map(kept).collect::<BTreeMap<_, _>>());
         let obstacles = self.profile.obstacles(&machine, &document);
-        self.obstacles = obstacles.iter().map(|o| format!("{}: {o}", self.profile_path.display())).collect();
+        self.obstacles = obstacles.iter().map(|o| format!("{}: {o}", path.display())).collect();
         if obstacles.is_empty()
             && let reserved = self.profile.reserved(&machine).unwrap_or_default()
             && reserved != document.housekeeping
@@ -183,7 +186,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, ledger) = (folder.path().join("p.yaml"), Ledger::at(folder.path().join("ledger.json")));
         let mut keeper = Keeper::new(&ledger);
-        let mut tended = Tended::new(path.clone(), folder.path().join("q.json"));
+        let mut tended =
+            Tended::new([path.clone(), folder.path().join("c.json")], folder.path().join("q.json"));
         let mut apply = |tended: &mut Tended| tended.apply_profile(&ledger, &mut keeper);
         assert!(apply(&mut tended).is_empty());
         let good = "apiVersion: pinion.dev/v1alpha1\nkind: NodeProfile\nmetadata: {name: p}\nspec: {housekeeping: 0}\n";
@@ -197,5 +201,32 @@ mod tests {
         assert_eq!(tended.profile_name(), "p");
         assert!(apply(&mut tended).is_empty(), "told already");
         assert_eq!(ledger.read().unwrap().housekeeping, "0".parse().unwrap());
+    }
+
+    #[test]
+    fn the_clusters_profile_counts_where_the_node_has_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["own.yaml", "cluster.json"].map(|name| folder.path().join(name));
+        let ledger = Ledger::at(folder.path().join("ledger.json"));
+        let mut keeper = Keeper::new(&ledger);
+        let mut tended = Tended::new(paths.clone(), folder.path().join("q.json"));
+        let mut name = |tended: &mut Tended| {
+            let _ = tended.apply_profile(&ledger, &mut keeper);
+            tended.profile_name().to_owned()
+        };
+        let of = |name: &str| {
+            format!(
+                "apiVersion: pinion.dev/v1alpha1\nkind: NodeProfile\nmetadata: {{name: {name}}}\nspec: {{knobs: []}}\n"
+            )
+        };
+        assert_eq!(name(&mut tended), "default");
+        fs::write(&paths[1], of("cluster")).unwrap();
+        assert_eq!(name(&mut tended), "cluster");
+        fs::write(&paths[0], of("own")).unwrap();
+        assert_eq!(name(&mut tended), "own");
+        fs::remove_file(&paths[0]).unwrap();
+        assert_eq!(name(&mut tended), "cluster");
+        fs::remove_file(&paths[1]).unwrap();
+        assert_eq!(name(&mut tended), "default");
     }
 }

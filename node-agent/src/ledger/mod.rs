@@ -168,6 +168,12 @@ impl Ledger {
         self.pods_folder().join("agent.sock")
     }
 
+    /// The node's profile as the cluster has it, where it has one for it.
+    #[must_use]
+    pub fn cluster_profile(&self) -> PathBuf {
+        self.path.with_file_name("profile.json")
+    }
+
     /// Makes the folder of guests' sockets, and takes away the sockets that nobody listens on any more.
     ///
     /// # Errors
