@@ -58,7 +58,7 @@ fn main() -> Outcome {
         println!("skipped: Kubernetes is not built here: `cargo xtask setup --cluster` builds it");
         return Ok(());
     }
-    let program = pinion_benches::side_by_side::program("pinion-controller")?;
+    let program = pinion_benches::side_by_side::controller()?;
     for size in SIZES.into_iter().filter(wanted) {
         measure(&program, size)?;
     }
@@ -149,6 +149,10 @@ fn measure(program: &Path, size: Size) -> Outcome {
         Client::try_from(config)?
     };
     let moments = Arc::new(Moments::default());
+    // The played nodes have no heartbeats, for which it would take them for dead.
+    let manager = folder.path().join("cluster/kube-controller-manager.kubeconfig");
+    let _ = cluster.until(&["get", "serviceaccount", "default"], Duration::from_secs(60), |_| true)?;
+    let _ = Command::new("pkill").args(["-KILL", "-f", &manager.display().to_string()]).status()?;
     println!("{machines} machines, {nodes} nodes: the nodes…");
     let player = runtime.block_on(Player::start(client.clone(), nodes, Arc::clone(&moments)))?;
     let controller = Controller::start(program, folder.path())?;

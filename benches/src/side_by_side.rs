@@ -34,6 +34,15 @@ pub enum SideBySideError {
     },
 }
 
+/// The controller, built as it is shipped.
+///
+/// # Errors
+/// [`SideBySideError::Program`].
+pub fn controller() -> Result<PathBuf, SideBySideError> {
+    run(Command::new("cargo").args(["build", "--quiet", "--release", "-p", "pinion-controller"]))?;
+    Ok(release().join("pinion-controller"))
+}
+
 /// One of our programs, built as it is shipped.
 ///
 /// # Errors
@@ -45,8 +54,6 @@ pub fn program(name: &str) -> Result<PathBuf, SideBySideError> {
         "--release",
         "-p",
         "pinion-cli",
-        "-p",
-        "pinion-controller",
         "-p",
         "pinion-launcher",
         "-p",

@@ -23,8 +23,8 @@ use tokio::task::JoinSet;
 
 /// Cores of a node; the first is the host's.
 const CORES: u32 = 33;
-/// Kubernetes takes a node for dead after 40 s.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often an agent is heard.
+const HEARD_EACH: Duration = Duration::from_secs(60);
 /// Requests of the played nodes at the same time.
 const AT_ONCE: usize = 16;
 
@@ -184,10 +184,6 @@ async fn make(client: &Client, name: &str, status: &LedgerStatus) -> Result<(), 
             "lastHeartbeatTime": "2026-11-22T00:00:00Z", "lastTransitionTime": "2026-11-22T00:00:00Z"}],
     }});
     nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(ready)).await?;
-    create(objects(client, "coordination.k8s.io", "v1", "Lease", "kube-node-lease"), json!({
-        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": "kube-node-lease"},
-        "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now()},
-    })).await?;
     let ledgers = objects(client, "pinion.dev", "v1alpha1", "NodeLedger", "");
     create(
         ledgers.clone(),
@@ -198,11 +194,6 @@ async fn make(client: &Client, name: &str, status: &LedgerStatus) -> Result<(), 
         .patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status})))
         .await
         .map(drop)
-}
-
-/// As a Lease has it: six digits.
-fn now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 impl Stage {
@@ -285,32 +276,33 @@ impl Stage {
         }
     }
 
-    /// Says of each node what has changed there.
+    /// Says of each node what has changed there. All of it is said before the next, so that nothing older comes after it.
     async fn agents(self: Arc<Self>) {
         loop {
             self.news.notified().await;
             let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut writes = JoinSet::new();
             for name in changed {
                 let Some(status) = self.nodes().get_mut(&name).and_then(told) else { continue };
                 let (client, turns) = (self.client.clone(), Arc::clone(&self.turns));
-                tokio::spawn(async move {
+                writes.spawn(async move {
                     let _turn = turns.acquire_owned().await;
                     let ledgers = objects(&client, "pinion.dev", "v1alpha1", "NodeLedger", "");
                     let _ = ledgers.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await;
                 });
             }
+            let _ = writes.join_all().await;
         }
     }
 
+    /// Agents are heard of, one after the other.
     async fn hearts(self: Arc<Self>, names: Vec<String>) {
-        let leases = objects(&self.client, "coordination.k8s.io", "v1", "Lease", "kube-node-lease");
-        loop {
-            let began = Instant::now();
-            for name in &names {
-                let beat = Patch::Merge(json!({"spec": {"renewTime": now()}}));
-                let _ = leases.patch(name, &PatchParams::default(), &beat).await;
-            }
-            tokio::time::sleep(HEARTBEAT.saturating_sub(began.elapsed())).await;
+        let ledgers = objects(&self.client, "pinion.dev", "v1alpha1", "NodeLedger", "");
+        let pause = HEARD_EACH / u32::try_from(names.len()).unwrap_or(u32::MAX);
+        for name in names.iter().cycle() {
+            let heard = Patch::Merge(json!({"status": {"heard": Timestamp::now()}}));
+            let _ = ledgers.patch_status(name, &PatchParams::default(), &heard).await;
+            tokio::time::sleep(pause).await;
         }
     }
 }

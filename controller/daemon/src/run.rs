@@ -31,7 +31,7 @@ const SECRET: &str = "pinion-webhook-certificates";
 /// A look that failed is tried again, each time after twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How often bookings of instances that are gone are looked for.
+/// How often bookings of instances that are gone are looked for, and nodes that may be chosen again.
 const SWEEP_EACH: Duration = Duration::from_secs(30);
 /// How often it is looked whether KubeVirt has come.
 const GUARD_EACH: Duration = Duration::from_secs(60);
@@ -250,6 +250,9 @@ async fn sweep(desk: Desk, lead: watch::Receiver<bool>, mut seen: watch::Receive
         tokio::time::sleep(SWEEP_EACH).await;
         if !*lead.borrow() {
             continue;
+        }
+        if desk.clerk.is_freed() {
+            desk.wake_waiting();
         }
         for uid in desk.clerk.stray(&desk.world.instance_uids()) {
             tracing::warn!("a booking of instance {uid}, which is gone, is given back");

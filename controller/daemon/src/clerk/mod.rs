@@ -55,7 +55,7 @@ struct Entry {
 }
 
 /// What is known of a node from its own object.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct NodeFacts {
     labels: BTreeMap<String, String>,
     taints: Vec<Taint>,
@@ -72,11 +72,14 @@ pub(crate) enum Booked {
 }
 
 impl Clerk {
-    /// A node's object is as it says; who may have been waiting for that.
+    /// A node's object is as it says; who may have been waiting for that. Most of what is told of nodes is that they are there.
     pub(crate) fn node(&self, object: &Value) -> Vec<Key> {
         let facts = NodeFacts::of(object);
         let mut nodes = self.nodes();
         let entry = nodes.entry(Meta::of(object).name).or_default();
+        if entry.node.as_ref() == Some(&facts) {
+            return Vec::new();
+        }
         (entry.node, entry.view) = (Some(facts), None);
         drop(nodes);
         self.waiting()
@@ -97,11 +100,11 @@ impl Clerk {
         let mut nodes = self.nodes();
         let entry = nodes.entry(name).or_default();
         let news = changed(&entry.status.guests, &status.guests);
+        let was_silent = entry.is_silent();
         entry.heard = Some(Instant::now());
-        entry.tell(status);
-        entry.see(object);
+        let has_changed = entry.tell(status) | entry.see(object);
         drop(nodes);
-        (self.waiting(), news)
+        (if has_changed || was_silent { self.waiting() } else { Vec::new() }, news)
     }
 
     /// A ledger is gone.
@@ -163,6 +166,16 @@ impl Clerk {
             let until = Instant::now().checked_add(AVOIDED_FOR).unwrap_or_else(Instant::now);
             entry.avoided = Some((until, why.to_owned()));
         }
+    }
+
+    /// Whether a node that was not chosen for a while may be chosen again, since this was asked last.
+    pub(crate) fn is_freed(&self) -> bool {
+        let now = Instant::now();
+        let mut is_freed = false;
+        for entry in self.nodes().values_mut() {
+            is_freed |= entry.avoided.take_if(|(until, _)| *until <= now).is_some();
+        }
+        is_freed
     }
 
     /// Books a place for an instance that has none.
@@ -246,7 +259,7 @@ impl Clerk {
                 Err(error) => return self.give_up(node, uid, error),
             };
             if let Some(entry) = self.nodes().get_mut(node) {
-                entry.see(&stored);
+                let _ = entry.see(&stored);
                 entry.settle();
             }
         }
@@ -342,18 +355,26 @@ impl Entry {
         Some(view)
     }
 
-    /// What its agent says. That it was heard of is no news to whoever chooses.
-    fn tell(&mut self, mut status: LedgerStatus) {
-        status.heard = None;
-        if status != self.status {
-            (self.status, self.view) = (status, None);
-        }
+    fn is_silent(&self) -> bool {
+        self.heard.is_none_or(|heard| heard.elapsed() > SILENT_AFTER)
     }
 
-    fn see(&mut self, object: &Value) {
-        if self.desk.see(object) {
+    /// What its agent says; whether that is another thing than before. That it was heard of is no news to whoever chooses.
+    fn tell(&mut self, mut status: LedgerStatus) -> bool {
+        status.heard = None;
+        let is_news = status != self.status;
+        if is_news {
+            (self.status, self.view) = (status, None);
+        }
+        is_news
+    }
+
+    fn see(&mut self, object: &Value) -> bool {
+        let is_news = self.desk.see(object);
+        if is_news {
             self.view = None;
         }
+        is_news
     }
 
     fn enter(&mut self, booking: Booking) {
@@ -387,8 +408,7 @@ impl Entry {
         if let Some(obstacle) = self.status.obstacles.first() {
             return Some(obstacle.clone());
         }
-        let silent = self.heard.is_none_or(|heard| now.duration_since(heard) > SILENT_AFTER);
-        silent.then(|| "its agent has not been heard of for minutes".to_owned())
+        self.is_silent().then(|| "its agent has not been heard of for minutes".to_owned())
     }
 
     /// Strikes what is not stored yet and has no room beside what is.

@@ -143,3 +143,25 @@ async fn who_waits_is_told_when_a_node_changes() {
     clerk.waits_no_more(&key);
     assert_eq!(clerk.ledger(&ledger("a", 2, &[])).0, []);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_woken_by_what_may_make_room_and_not_by_heartbeats() {
+    let clerk = Clerk::default();
+    let key = Key { kind: Kind::Instance, namespace: "default".into(), name: "big".into() };
+    clerk.wait(key.clone());
+    assert_eq!(clerk.node(&node("a", "True")), std::slice::from_ref(&key));
+    assert!(clerk.node(&node("a", "True")).is_empty(), "it is there");
+    assert_eq!(clerk.node(&node("a", "False")), std::slice::from_ref(&key));
+    assert_eq!(clerk.ledger(&ledger("a", 1, &[])).0, std::slice::from_ref(&key));
+    let mut heard = ledger("a", 1, &[]);
+    heard["status"]["heard"] = "2026-11-22T00:00:00Z".into();
+    assert!(clerk.ledger(&heard).0.is_empty(), "a heartbeat");
+    tokio::time::advance(SILENT_AFTER + Duration::from_secs(1)).await;
+    assert_eq!(clerk.ledger(&heard).0, std::slice::from_ref(&key), "it was silent");
+    heard["status"]["generation"] = 7.into();
+    assert_eq!(clerk.ledger(&heard).0, std::slice::from_ref(&key));
+    clerk.avoid("a", "it turned a pod away");
+    assert!(!clerk.is_freed());
+    tokio::time::advance(AVOIDED_FOR).await;
+    assert!(clerk.is_freed() && !clerk.is_freed());
+}
