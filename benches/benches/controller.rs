@@ -5,6 +5,8 @@
 //! is bound, and a played agent says that its guest runs as soon as that is so: what is left is the controller's, the
 //! scheduler's and the API server's.
 
+#[path = "../../controller/daemon/tests/controller/objects.rs"]
+mod objects;
 #[path = "controller/player.rs"]
 mod player;
 
@@ -189,7 +191,7 @@ fn measure(program: &Path, size: Size) -> Outcome {
 
 /// Makes machines, so many at once.
 async fn make(client: &Client, count: usize, moments: &Arc<Moments>) -> Outcome {
-    let api = player::objects(client, "kubevirt.io", "v1", "VirtualMachine", "default");
+    let api = objects::objects(client, "kubevirt.io", "v1", "VirtualMachine", "default");
     let mut tasks: JoinSet<Result<(), kube::Error>> = JoinSet::new();
     for number in 0..count {
         if tasks.len() >= AT_ONCE

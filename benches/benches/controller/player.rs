@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, ResourceExt};
@@ -20,6 +19,8 @@ use pinion_planner::{HoldingState, Shape};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+
+use crate::objects::objects;
 
 /// Cores of a node; the first is the host's.
 const CORES: u32 = 33;
@@ -67,22 +68,6 @@ impl Moments {
             (name, spans)
         };
         NAMES.into_iter().enumerate().map(of).collect()
-    }
-}
-
-/// Objects of a kind.
-pub(crate) fn objects(
-    client: &Client,
-    group: &str,
-    version: &str,
-    kind: &str,
-    namespace: &str,
-) -> Api<DynamicObject> {
-    let plural = format!("{}s", kind.to_lowercase());
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural);
-    match namespace {
-        "" => Api::all_with(client.clone(), &resource),
-        namespace => Api::namespaced_with(client.clone(), namespace, &resource),
     }
 }
 

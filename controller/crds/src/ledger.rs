@@ -4,41 +4,24 @@
 
 use serde_json::{Value, json};
 
+use crate::own::{Names, definition};
+
 /// Its name in addresses.
 pub const LEDGER_PLURAL: &str = "nodeledgers";
 
 /// The whole document.
 #[must_use]
 pub fn ledger_document() -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": format!("{LEDGER_PLURAL}.pinion.dev"),
-            "labels": {"app.kubernetes.io/part-of": "pinion"},
-        },
-        "spec": {
-            "group": "pinion.dev",
-            "scope": "Cluster",
-            "names": {
-                "plural": LEDGER_PLURAL, "singular": "nodeledger", "kind": "NodeLedger", "listKind": "NodeLedgerList",
-                "shortNames": ["nledger"],
-            },
-            "versions": [{
-                "name": "v1alpha1",
-                "served": true,
-                "storage": true,
-                "schema": {"openAPIV3Schema": schema()},
-                "subresources": {"status": {}},
-                "additionalPrinterColumns": [
-                    {"name": "Booked", "jsonPath": ".spec.bookings[*].holding.owner", "type": "string"},
-                    {"name": "Housekeeping", "jsonPath": ".status.housekeeping", "type": "string", "priority": 1},
-                    {"name": "Heard", "jsonPath": ".status.heard", "type": "date"},
-                    {"name": "Version", "jsonPath": ".status.version", "type": "string", "priority": 1},
-                ],
-            }],
-        },
-    })
+    let names = Names { plural: LEDGER_PLURAL, singular: "nodeledger", kind: "NodeLedger", short: "nledger" };
+    let columns = json!([
+        {"name": "Booked", "jsonPath": ".spec.bookings[*].holding.owner", "type": "string"},
+        {"name": "Housekeeping", "jsonPath": ".status.housekeeping", "type": "string", "priority": 1},
+        {"name": "Heard", "jsonPath": ".status.heard", "type": "date"},
+        {"name": "Version", "jsonPath": ".status.version", "type": "string", "priority": 1},
+    ]);
+    let mut document = definition(&names, &schema(), &columns);
+    document["spec"]["versions"][0]["subresources"] = json!({"status": {}});
+    document
 }
 
 fn schema() -> Value {

@@ -7,6 +7,7 @@
 
 mod ledger;
 mod open_api;
+mod own;
 mod profile;
 
 use pinion_api::schema::{Schema, Type};

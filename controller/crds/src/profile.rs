@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use crate::own::{Names, definition};
+
 /// Its name in addresses.
 pub const PROFILE_PLURAL: &str = "nodeprofiles";
 /// A list of CPUs as the kernel writes it.
@@ -22,34 +24,15 @@ const KNOBS: [&str; 8] = [
 /// The whole document.
 #[must_use]
 pub fn profile_document() -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": format!("{PROFILE_PLURAL}.pinion.dev"),
-            "labels": {"app.kubernetes.io/part-of": "pinion"},
-        },
-        "spec": {
-            "group": "pinion.dev",
-            "scope": "Cluster",
-            "names": {
-                "plural": PROFILE_PLURAL, "singular": "nodeprofile", "kind": "NodeProfile", "listKind": "NodeProfileList",
-                "shortNames": ["nprofile"],
-            },
-            "versions": [{
-                "name": "v1alpha1",
-                "served": true,
-                "storage": true,
-                "schema": {"openAPIV3Schema": schema()},
-                "additionalPrinterColumns": [
-                    {"name": "Selector", "jsonPath": ".spec.nodeSelector", "type": "string"},
-                    {"name": "Dedicated", "jsonPath": ".spec.dedicated", "type": "string"},
-                    {"name": "Housekeeping", "jsonPath": ".spec.housekeeping", "type": "string"},
-                    {"name": "Age", "jsonPath": ".metadata.creationTimestamp", "type": "date"},
-                ],
-            }],
-        },
-    })
+    let names =
+        Names { plural: PROFILE_PLURAL, singular: "nodeprofile", kind: "NodeProfile", short: "nprofile" };
+    let columns = json!([
+        {"name": "Selector", "jsonPath": ".spec.nodeSelector", "type": "string"},
+        {"name": "Dedicated", "jsonPath": ".spec.dedicated", "type": "string"},
+        {"name": "Housekeeping", "jsonPath": ".spec.housekeeping", "type": "string"},
+        {"name": "Age", "jsonPath": ".metadata.creationTimestamp", "type": "date"},
+    ]);
+    definition(&names, &schema(), &columns)
 }
 
 fn schema() -> Value {

@@ -152,11 +152,9 @@ impl Desk {
     /// In a pod, a launcher lets go of its guest and ends after that, which nobody watches: what it listened on is left.
     fn tidy(&self) {
         let Ok(document) = self.ledger.read() else { return };
-        let held = |name: &std::ffi::OsStr| {
-            document.holdings.iter().any(|e| name == format!("{}.sock", e.process.pid).as_str())
-        };
+        let held: Vec<_> = document.holdings.iter().map(|e| self.ledger.socket_of(e.process.pid)).collect();
         let entries = std::fs::read_dir(self.ledger.sockets()).into_iter().flatten().flatten();
-        if entries.into_iter().any(|entry| !held(&entry.file_name())) {
+        if entries.into_iter().any(|entry| !held.contains(&entry.path())) {
             // Where it cannot be tidied, the next look does.
             let _ = self.ledger.tidy_sockets();
         }

@@ -9,6 +9,7 @@
 
 #[path = "../../../../api/tests/made/mod.rs"]
 mod made;
+mod objects;
 mod played;
 mod refusals;
 mod rules;
@@ -20,12 +21,13 @@ use std::time::{Duration, Instant};
 use kube::api::{DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
+use objects::objects;
 use pinion_controller::{Options, Way, run};
 use pinion_lab::Cache;
 use pinion_lab_cluster::{Cluster, ClusterPrograms, Options as ClusterOptions};
 use pinion_machine::CpuSet;
 use pinion_nodes::LedgerSpec;
-use played::{Script, objects};
+use played::Script;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;

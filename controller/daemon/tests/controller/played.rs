@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt};
 use pinion_machine::Outline;
 use pinion_nodes::{GuestPhase, GuestReport, LedgerSpec, LedgerStatus};
 use pinion_planner::{HoldingState, Shape};
 use serde_json::{Value, json};
+
+use crate::objects::objects;
 
 const EACH: Duration = Duration::from_millis(50);
 /// The node lifecycle controller takes a node for dead after 40 s.
@@ -26,21 +27,6 @@ pub(crate) struct Script {
     pub(crate) silent: Arc<Mutex<bool>>,
     /// How guests end that are to: by the instance's name, the launcher's exit code.
     pub(crate) end: Arc<Mutex<BTreeMap<String, i64>>>,
-}
-
-pub(crate) fn objects(
-    client: &Client,
-    group: &str,
-    version: &str,
-    kind: &str,
-    namespace: &str,
-) -> Api<DynamicObject> {
-    let plural = format!("{}s", kind.to_lowercase());
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural);
-    match namespace {
-        "" => Api::all_with(client.clone(), &resource),
-        namespace => Api::namespaced_with(client.clone(), namespace, &resource),
-    }
 }
 
 pub(crate) fn ledgers(client: &Client) -> Api<DynamicObject> {
