@@ -8,6 +8,8 @@
 //! 3. Any other name is raw. If it begins like qcow2 it is refused when writable, and taken
 //!    as qcow2 without backing file when read-only.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::Access;
@@ -19,6 +21,23 @@ pub enum ImageFormat {
     Raw,
     /// QEMU's copy-on-write format, version 2 or 3.
     Qcow2,
+}
+
+impl ImageFormat {
+    /// What an image is by its content: for one that no guest has ever written. One that cannot be read is raw.
+    #[must_use]
+    pub fn of_content(image: &File) -> Self {
+        if first_bytes(image).starts_with(&MAGIC) { Self::Qcow2 } else { Self::Raw }
+    }
+}
+
+/// Empty when they cannot be read: then opening says why.
+pub(crate) fn first_bytes(image: &File) -> Vec<u8> {
+    let mut first = vec![0; MAGIC.len()];
+    match image.read_exact_at(&mut first, 0) {
+        Ok(()) => first,
+        Err(_) => Vec::new(),
+    }
 }
 
 const MAGIC: [u8; 4] = *b"QFI\xfb";

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::format::{Verdict, judge};
+use crate::format::{Verdict, first_bytes, judge};
 use crate::lock::lock;
 use crate::qcow2::{Backing, Qcow2Disk};
 use crate::raw::RawDisk;
@@ -91,15 +91,6 @@ fn check_type(file: &File, name: &str, access: Access) -> Result<(), OpenError> 
         Ok(())
     } else {
         Err(OpenError::NotADisk { name: name.to_owned() })
-    }
-}
-
-/// Empty when they cannot be read: then opening says why.
-fn first_bytes(file: &File) -> Vec<u8> {
-    let mut first = vec![0; 4];
-    match file.read_exact_at(&mut first, 0) {
-        Ok(()) => first,
-        Err(_) => Vec::new(),
     }
 }
 

@@ -20,11 +20,17 @@ const OFFLOADS: libc::c_int = 0;
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
+const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
+const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
+const TUNSETOWNER: libc::c_ulong = 0x4004_54cc;
 const SIOCBRADDIF: libc::c_ulong = 0x89a2;
 
 nix::ioctl_write_ptr_bad!(tun_set_iff, TUNSETIFF, libc::ifreq);
 nix::ioctl_write_ptr_bad!(tun_set_header_len, TUNSETVNETHDRSZ, libc::c_int);
 nix::ioctl_write_int_bad!(tun_set_offload, TUNSETOFFLOAD);
+nix::ioctl_read_bad!(tun_get_iff, TUNGETIFF, libc::ifreq);
+nix::ioctl_write_int_bad!(tun_set_persist, TUNSETPERSIST);
+nix::ioctl_write_int_bad!(tun_set_owner, TUNSETOWNER);
 nix::ioctl_readwrite_bad!(get_flags, libc::SIOCGIFFLAGS, libc::ifreq);
 nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, libc::ifreq);
 nix::ioctl_readwrite_bad!(get_index, libc::SIOCGIFINDEX, libc::ifreq);
@@ -100,6 +106,30 @@ impl Tap {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Leaves a tap device that somebody else has made to another program of this user, which opens it by the name that is
+    /// returned: it stays when its descriptor goes, until its network namespace does.
+    ///
+    /// # Errors
+    /// [`TapError`] where the descriptor is no tap device's.
+    pub fn leave(tap: OwnedFd) -> Result<String, TapError> {
+        let refused = |action, name: &str| {
+            let name = name.to_owned();
+            move |e: nix::errno::Errno| TapError::Request { action, name, source: e.into() }
+        };
+        let mut named = request("");
+        // SAFETY: a valid ifreq that outlives the call, which writes the name into it.
+        unsafe { tun_get_iff(tap.as_raw_fd(), &raw mut named) }
+            .map_err(refused("read the name of the tap device", "?"))?;
+        let name = name_of(&named);
+        let user = nix::unistd::geteuid().as_raw().cast_signed();
+        // SAFETY: the argument is a number.
+        unsafe { tun_set_owner(tap.as_raw_fd(), user) }
+            .map_err(refused("give the tap device to its user", &name))?;
+        // SAFETY: the argument is a number.
+        unsafe { tun_set_persist(tap.as_raw_fd(), 1) }.map_err(refused("keep the tap device", &name))?;
+        Ok(name)
     }
 
     /// Its descriptor: a packet with its header per read and write.
