@@ -9,6 +9,7 @@
 #[macro_use]
 mod define;
 
+mod backend;
 mod clock;
 mod compatibility;
 mod cpu;
@@ -48,6 +49,7 @@ mod vmi;
 mod volume;
 mod yaml;
 
+pub use backend::{BACKEND_ANNOTATION, BackendKind, NoBackend};
 pub use clock::*;
 pub use compatibility::{FieldRow, compatibility_markdown, fields};
 pub use cpu::*;

@@ -17,7 +17,7 @@ object! {
         generate_name "generateName": Option<String>, Cluster("only an API server makes up names; give metadata.name"), "Prefix of a generated name.";
         namespace "namespace": Option<String>, Works("`default` where absent."), "Namespace of the object.";
         labels "labels": BTreeMap<String, String>, Works("Kept."), "Labels.";
-        annotations "annotations": BTreeMap<String, String>, Works("Kept; hook sidecars are refused."), "Annotations.";
+        annotations "annotations": BTreeMap<String, String>, Works("Kept; hook sidecars are refused. `pinion.dev/backend` is `native`, `libvirt` or `auto`: what runs the guest."), "Annotations.";
         uid "uid": Option<String>, System(SERVER), "Identity of the object.";
         resource_version "resourceVersion": Option<String>, System(SERVER), "Version of the object.";
         generation "generation": Option<i64>, System(SERVER), "Generation of the spec.";

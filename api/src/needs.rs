@@ -24,23 +24,27 @@ impl VirtualMachineInstance {
     /// Fields that only libvirt can do, in the order of the schema; none where the native backend runs it all.
     #[must_use]
     pub fn needs_libvirt(&self) -> Vec<LibvirtNeed> {
-        let mut needs = Vec::new();
-        let spec = serde_json::to_value(&self.spec).unwrap_or_default();
-        let path = FieldPath::root().field("spec");
-        walk(&InstanceSpec::TYPE, &spec, &path, &mut needs);
-        let cpu = self.spec.domain.cpu.as_ref();
-        if cpu.and_then(|c| c.model.as_deref()).is_some_and(|model| !OWN_MODELS.contains(&model)) {
-            let natively = "the guest has the host's CPU";
-            needs.push(LibvirtNeed { path: path.field("domain.cpu.model"), natively });
-        }
-        // To name a feature is to ask for it.
-        let smm = self.spec.domain.features.as_ref().and_then(|f| f.smm.as_ref());
-        if smm.is_some_and(|smm| smm.enabled.is_none()) {
-            let natively = "there is no firmware that would use it";
-            needs.push(LibvirtNeed { path: path.field("domain.features.smm"), natively });
-        }
-        needs
+        needs_of(&self.spec, &FieldPath::root().field("spec"))
     }
+}
+
+/// Those of a spec, wherever that is.
+pub(crate) fn needs_of(spec: &InstanceSpec, path: &FieldPath) -> Vec<LibvirtNeed> {
+    let mut needs = Vec::new();
+    let value = serde_json::to_value(spec).unwrap_or_default();
+    walk(&InstanceSpec::TYPE, &value, path, &mut needs);
+    let cpu = spec.domain.cpu.as_ref();
+    if cpu.and_then(|c| c.model.as_deref()).is_some_and(|model| !OWN_MODELS.contains(&model)) {
+        let natively = "the guest has the host's CPU";
+        needs.push(LibvirtNeed { path: path.field("domain.cpu.model"), natively });
+    }
+    // To name a feature is to ask for it.
+    let smm = spec.domain.features.as_ref().and_then(|f| f.smm.as_ref());
+    if smm.is_some_and(|smm| smm.enabled.is_none()) {
+        let natively = "there is no firmware that would use it";
+        needs.push(LibvirtNeed { path: path.field("domain.features.smm"), natively });
+    }
+    needs
 }
 
 fn walk(ty: &Type, value: &Value, path: &FieldPath, needs: &mut Vec<LibvirtNeed>) {
@@ -50,8 +54,10 @@ fn walk(ty: &Type, value: &Value, path: &FieldPath, needs: &mut Vec<LibvirtNeed>
                 let Some(value) = map.get(field.name).filter(|v| asks_for_something(v)) else { continue };
                 let below = path.field(field.name);
                 match field.status {
-                    Status::Libvirt(_) if *value == Value::Bool(false) => {}
-                    Status::Libvirt(natively) => needs.push(LibvirtNeed { path: below, natively }),
+                    Status::Libvirt(_) | Status::LibvirtHost(_) if *value == Value::Bool(false) => {}
+                    Status::Libvirt(natively) | Status::LibvirtHost(natively) => {
+                        needs.push(LibvirtNeed { path: below, natively })
+                    }
                     Status::NativeOnly(own, natively) if *value == Value::Bool(!own) => {
                         needs.push(LibvirtNeed { path: below, natively });
                     }

@@ -140,6 +140,12 @@ impl PodVolumes {
         self.root.join("kernel")
     }
 
+    /// Folder, in memory, of what the launcher makes: sockets, and disks of a few files.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.root.join("guest")
+    }
+
     /// Folder of what the guest writes and does not keep.
     #[must_use]
     pub fn scratch(&self) -> PathBuf {

@@ -83,6 +83,11 @@ fn choose_one(
     look: bool,
 ) -> Result<Chosen, BootError> {
     let chosen = |backend, because| Ok(Chosen { backend, because });
+    let choice = match (choice, instance.asked_backend()) {
+        (BackendChoice::Auto, Some(BackendKind::Native)) => BackendChoice::Native,
+        (BackendChoice::Auto, Some(BackendKind::Libvirt)) => BackendChoice::Libvirt,
+        _ => choice,
+    };
     if choice == BackendChoice::Libvirt {
         return chosen(BackendKind::Libvirt, None);
     }

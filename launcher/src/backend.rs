@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use caps::Capability;
@@ -40,6 +42,17 @@ pub struct Wiring {
     pub console: ConsoleConfig,
     /// Tap devices by the interface that is on them; others are opened by the name of their network.
     pub taps: BTreeMap<String, OwnedFd>,
+    /// Who keeps the control groups of the guest's threads, where this process may not.
+    pub groups: Option<Arc<dyn ThreadGroups>>,
+}
+
+/// Who keeps the control groups that a guest's threads are in.
+pub trait ThreadGroups: fmt::Debug + Send + Sync {
+    /// Brings each thread to the group it belongs to: those that came after the guest's own go to the emulator's.
+    ///
+    /// # Errors
+    /// When nobody answers, or not that it is done.
+    fn sort(&self) -> io::Result<()>;
 }
 
 /// A guest that has everything open, and nothing started.

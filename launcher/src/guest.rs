@@ -94,7 +94,7 @@ impl Guest {
         pod: Option<&PodVolumes>,
         wiring: Wiring,
     ) -> Result<Self, GuestError> {
-        let Wiring { console, mut taps } = wiring;
+        let Wiring { console, mut taps, .. } = wiring;
         if let Some(need) = instance.needs_libvirt().first() {
             return Err(GuestError::NotNative { field: need.path.to_string(), natively: need.natively });
         }

@@ -6,13 +6,14 @@ use clap::{Parser, Subcommand};
 use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
+use pinion_api::BackendKind;
 use pinion_endpoint::chain;
 
 use crate::backend::Backend;
 use crate::event::Events;
 use crate::pod::{self, PodOptions};
 use crate::session::Session;
-use crate::spec::{BackendKind, LaunchSpec};
+use crate::spec::LaunchSpec;
 
 /// Runs one guest. Started by `pinion run`, which hands it the guest's spec and placement, or with `pod` by the kubelet; it is
 /// not meant to be typed.
@@ -44,22 +45,23 @@ enum Started {
     Pod(PodOptions),
 }
 
+/// The guest of a pod. Where it is QEMU's, this process may have to be another's parent first.
+fn in_pod(program: &'static str, kind: BackendKind, options: &PodOptions, backend: &dyn Backend) -> ExitCode {
+    if kind == BackendKind::Libvirt && pod::is_first() {
+        return pod::attend().unwrap_or_else(|e| {
+            eprintln!("{program}: Cannot start the launcher beside the first process: {e}");
+            ExitCode::FAILURE
+        });
+    }
+    ExitCode::from(pod::run(program, kind, options, backend))
+}
+
 /// The whole program.
 pub fn run(program: &'static str, kind: BackendKind, backend: &dyn Backend) -> ExitCode {
     let arguments = Arguments::parse();
     let _ = set_no_new_privs();
     let spec_fd = match (arguments.command, arguments.spec_fd) {
-        (Some(Started::Pod(options)), _) if kind == BackendKind::Native => {
-            return ExitCode::from(pod::run(program, &options, backend));
-        }
-        (Some(Started::Pod(_)), _) => {
-            // Its guest would be in the control groups of libvirt's daemon, not in the pod's.
-            eprintln!(
-                "{program}: the {kind} backend does not run in pods: use {}",
-                BackendKind::Native.program()
-            );
-            return ExitCode::from(2);
-        }
+        (Some(Started::Pod(options)), _) => return in_pod(program, kind, &options, backend),
         // Either is there.
         (None, fd) => fd.unwrap_or(-1),
     };

@@ -23,7 +23,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pinion_endpoint::{Endpoint, EndpointError, Page};
 
-use crate::backend::{ArmedGuest, Backend, BackendError, GuestEnd, RunningGuest, Wiring};
+use crate::backend::{ArmedGuest, Backend, BackendError, GuestEnd, RunningGuest, ThreadGroups, Wiring};
 use crate::certificate::{self, Auditor, Certificate, Depth, Plan, Repair, Subjects, Verdict};
 use crate::console::{Console, Typed};
 use crate::control::{Control, ControlError, Parts};
@@ -94,6 +94,7 @@ pub struct Session {
     monitor: Monitor,
     listener: Option<UnixListener>,
     taps: BTreeMap<String, OwnedFd>,
+    groups: Option<Arc<dyn ThreadGroups>>,
 }
 
 impl Session {
@@ -101,7 +102,7 @@ impl Session {
     #[must_use]
     pub fn new(spec: LaunchSpec, events: Events) -> Self {
         let monitor = Monitor::new(&spec);
-        Self { spec, events, monitor, listener: None, taps: BTreeMap::new() }
+        Self { spec, events, monitor, listener: None, taps: BTreeMap::new(), groups: None }
     }
 
     /// One whose guest's socket somebody else has made.
@@ -114,6 +115,12 @@ impl Session {
     #[must_use]
     pub fn with_taps(self, taps: BTreeMap<String, OwnedFd>) -> Self {
         Self { taps, ..self }
+    }
+
+    /// One whose threads' control groups somebody else keeps.
+    #[must_use]
+    pub fn with_groups(self, groups: Arc<dyn ThreadGroups>) -> Self {
+        Self { groups: Some(groups), ..self }
     }
 
     /// The whole life of the guest.
@@ -146,7 +153,8 @@ impl Session {
         let log = self.spec.instance.spec.domain.devices.log_serial_console != Some(false);
         let (console, mut wiring) = Console::open(self.spec.console, log).map_err(console_failed)?;
         let control = self.open_control(&console, &mut wiring)?;
-        let wiring = Wiring { console: wiring, taps: std::mem::take(&mut self.taps) };
+        let (taps, groups) = (std::mem::take(&mut self.taps), self.groups.take());
+        let wiring = Wiring { console: wiring, taps, groups };
         let guest = backend.open(&self.spec, wiring).map_err(SessionError::Guest)?;
         sandbox::give_up_privileges(&self.spec, backend.privileges())?;
         let (monitor, events) = (self.monitor.clone(), &mut self.events);

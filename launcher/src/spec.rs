@@ -1,12 +1,11 @@
 //! What a launcher is told: the guest, its placement, and where to report.
 
-use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use pinion_api::{PodVolumes, VirtualMachineInstance};
+use pinion_api::{BackendKind, PodVolumes, VirtualMachineInstance};
 use pinion_planner::Placement;
 use serde::{Deserialize, Serialize};
 
@@ -69,45 +68,11 @@ pub struct ClusterPlace {
     pub pod: String,
 }
 
-/// What runs a guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum BackendKind {
-    /// Our own virtual machine monitor.
-    #[default]
-    Native,
-    /// QEMU, through libvirt.
-    Libvirt,
-}
-
-impl BackendKind {
-    /// The program that runs a guest by it, beside the others.
-    #[must_use]
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::Native => "pinion-launcher",
-            Self::Libvirt => "pinion-launcher-libvirt",
-        }
-    }
-
-    /// Folder of the files that its launcher with that number makes for a guest: sockets, images. The launcher removes
-    /// it; whoever sees a launcher's death may, too.
-    #[must_use]
-    pub fn folder(self, pid: u32) -> Option<PathBuf> {
-        match self {
-            Self::Native => None,
-            Self::Libvirt => Some(Path::new(LIBVIRT_FOLDERS).join(pid.to_string())),
-        }
-    }
-}
-
-impl fmt::Display for BackendKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Native => "native",
-            Self::Libvirt => "libvirt",
-        })
-    }
+/// Folder of the files that libvirt's launcher with that number makes for a guest on one host: sockets, images. The launcher
+/// removes it; whoever sees a launcher's death may, too.
+#[must_use]
+pub fn libvirt_folder(pid: u32) -> PathBuf {
+    Path::new(LIBVIRT_FOLDERS).join(pid.to_string())
 }
 
 /// Who types on the serial console. Its output goes to standard output either way.

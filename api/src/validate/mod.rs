@@ -5,6 +5,7 @@
 //! and 45 to 55 (the field is refused or takes one of a few words). Rules 56 to 59 are about
 //! updates of objects in a cluster.
 
+mod backend;
 mod cloud_init;
 mod cpu;
 mod devices;
@@ -60,6 +61,8 @@ pub(crate) fn virtual_machine(machine: &VirtualMachine, findings: &mut Findings)
             }
         }
         annotations(inner, &below, findings);
+        let of_spec = (&template.spec, &path.field("template.spec"));
+        backend::check(&inner.annotations, &below, of_spec, findings);
     }
     spec(&template.spec, &path.field("template.spec"), findings);
 }
@@ -75,7 +78,10 @@ pub(crate) fn replica_set(set: &VirtualMachineInstanceReplicaSet, findings: &mut
     replica_set::selector(set, &path, findings);
     let template = &set.spec.template;
     if let Some(inner) = &template.metadata {
-        annotations(inner, &path.field("template.metadata"), findings);
+        let below = path.field("template.metadata");
+        annotations(inner, &below, findings);
+        let of_spec = (&template.spec, &path.field("template.spec"));
+        backend::check(&inner.annotations, &below, of_spec, findings);
     }
     spec(&template.spec, &path.field("template.spec"), findings);
 }
@@ -83,8 +89,10 @@ pub(crate) fn replica_set(set: &VirtualMachineInstanceReplicaSet, findings: &mut
 /// Rules of a `VirtualMachineInstance`.
 pub(crate) fn instance(instance: &VirtualMachineInstance, findings: &mut Findings) {
     let root = FieldPath::root();
-    metadata(&instance.metadata, &root.field("metadata"), findings);
-    spec(&instance.spec, &root.field("spec"), findings);
+    let (above, below) = (root.field("metadata"), root.field("spec"));
+    metadata(&instance.metadata, &above, findings);
+    backend::check(&instance.metadata.annotations, &above, (&instance.spec, &below), findings);
+    spec(&instance.spec, &below, findings);
 }
 
 fn metadata(metadata: &ObjectMeta, path: &FieldPath, findings: &mut Findings) {

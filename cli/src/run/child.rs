@@ -19,7 +19,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, pipe2};
-use pinion_launcher::{ConsoleMode, Event, LaunchSpec, TerminalMode};
+use pinion_launcher::{BackendKind, ConsoleMode, Event, LaunchSpec, TerminalMode, libvirt_folder};
 
 use super::hosting::{Claim, Hosting};
 use super::{Placed, report};
@@ -123,7 +123,7 @@ fn start(guest: Placed, detach: bool) -> Result<Launcher, Failure> {
     let pid = i32::try_from(process.id()).unwrap_or(0);
     let mut launcher = Launcher {
         name: spec.placement.name,
-        folder: spec.backend.folder(process.id()),
+        folder: (spec.backend == BackendKind::Libvirt).then(|| libvirt_folder(process.id())),
         process,
         events: Some(events.into()),
         unread: Vec::new(),

@@ -1,22 +1,23 @@
-//! The libvirt backend: the guest is a transient domain of the host's system daemon.
+//! The libvirt backend: the guest is a transient domain of the host's system daemon, or in a pod of the driver in this process.
 //!
 //! Called by the session, on its thread. libvirt makes QEMU's threads where the document says, paused; everything is
 //! then read back from the kernel, as for any other guest, and only then is it resumed. libvirt's word is never
 //! taken for where something is.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caps::Capability;
-use pinion_api::VirtualMachineInstance;
-use pinion_launcher::backend::{ArmedGuest, Backend, BackendError, OpenedGuest, RunningGuest, Wiring};
-use pinion_launcher::certificate::{Range, Repair, Role};
-use pinion_launcher::{
-    BackendKind, CloudInitData, ConsoleConfig, LaunchSpec, SetThreads, cloud_init_image, with_console,
+use pinion_api::{PodVolumes, VirtualMachineInstance};
+use pinion_launcher::backend::{
+    ArmedGuest, Backend, BackendError, OpenedGuest, RunningGuest, ThreadGroups, Wiring,
 };
+use pinion_launcher::certificate::{Range, Repair, Role};
+use pinion_launcher::{ConsoleConfig, LaunchSpec, SetThreads, disk_file, libvirt_folder, with_console};
 use pinion_machine::CpuSet;
 use pinion_planner::Placement;
 use roxmltree::Document;
@@ -24,16 +25,18 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::sys;
+use vmm_host::Tap;
 
 use crate::console::{self, Wires};
 use crate::domain::{Assets, domain, name};
 use crate::error::LibvirtError;
-use crate::process;
-use crate::repair::Threads;
+use crate::hypervisor::Hypervisor;
+use crate::repair::{Home, Threads};
 use crate::running::{Running, Targets};
+use crate::{overlay, process};
 
-/// The host's system daemon.
-pub(crate) const URI: &str = "qemu:///system";
+/// Folder, in a pod's, of the files of the driver and its guest.
+const FOLDER: &str = "libvirt";
 /// AMD's CPUID leaf of cores and threads.
 const TOPOLOGY_EXTENSIONS: &str = "topoext";
 /// Where the kernel's network interfaces are.
@@ -45,24 +48,39 @@ pub struct Libvirt;
 
 impl Backend for Libvirt {
     fn open(&self, spec: &LaunchSpec, wiring: Wiring) -> Result<Box<dyn OpenedGuest>, BackendError> {
-        let console = wiring.console;
-        if spec.pod_volumes.is_some() {
-            return Err(LibvirtError::InPod.into());
-        }
-        check_volumes(&spec.instance)?;
-        let connect = connect()?;
-        let path = BackendKind::Libvirt.folder(std::process::id()).unwrap_or_default();
-        let folder = Folder::make(path)?;
-        let assets = assets(&spec.instance, &folder.0)?;
+        let Wiring { console, taps, groups } = wiring;
+        let (folder, hypervisor) = match &spec.pod_volumes {
+            Some(pod) => {
+                let folder = Folder::make(pod.run().join(FOLDER))?;
+                let hypervisor = Hypervisor::embedded(&folder.0)?;
+                (folder, hypervisor)
+            }
+            None => {
+                check_volumes(&spec.instance)?;
+                (Folder::of_host()?, Hypervisor::Daemon)
+            }
+        };
+        let connect = hypervisor.connect()?;
+        let assets = Assets { taps: leave(taps)?, ..assets(spec, &folder.0)? };
+        assets.disks.values().try_for_each(overlay::make)?;
         let document = domain(&spec.instance, &spec.placement, &assets);
-        let placement = spec.placement.clone();
-        Ok(Box::new(Opened { connect, name: name(&spec.instance), document, placement, console, folder }))
+        let (name, placement) = (name(&spec.instance), spec.placement.clone());
+        Ok(Box::new(Opened { hypervisor, connect, name, document, placement, console, groups, folder }))
     }
 
     /// To put QEMU's threads back, and to read where its pages are: it is another user's process.
     fn privileges(&self) -> &'static [Capability] {
         &[Capability::CAP_SYS_NICE, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH]
     }
+}
+
+/// Tap devices that were made for the guest, by their interfaces: QEMU opens them by their names.
+fn leave(taps: BTreeMap<String, OwnedFd>) -> Result<BTreeMap<String, String>, LibvirtError> {
+    let left = |(interface, tap): (String, OwnedFd)| match Tap::leave(tap) {
+        Ok(name) => Ok((interface, name)),
+        Err(source) => Err(LibvirtError::Tap { interface, source }),
+    };
+    taps.into_iter().map(left).collect()
 }
 
 /// Whether this host's CPUs are AMD's or Hygon's, whose guests see no threads of a core without a feature that QEMU leaves
@@ -73,24 +91,23 @@ fn is_amd() -> bool {
     ["AuthenticAMD", "HygonGenuine"].iter().any(|amd| vendor.contains(amd))
 }
 
-/// Connects to the daemon. Its errors are ours to tell, not the library's to print.
-pub(crate) fn connect() -> Result<Connect, LibvirtError> {
-    virt::error::clear_error_callback();
-    Connect::open(Some(URI)).map_err(|source| LibvirtError::Connect { uri: URI, source })
-}
-
 /// A folder that is gone with this.
 #[derive(Debug)]
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes it, and removes those whose launchers are gone: nobody may have seen them go.
-    fn make(path: PathBuf) -> Result<Self, LibvirtError> {
+    /// Makes this launcher's on one host, and removes those whose launchers are gone: nobody may have seen them go.
+    fn of_host() -> Result<Self, LibvirtError> {
+        let path = libvirt_folder(std::process::id());
         for other in path.parent().and_then(|all| fs::read_dir(all).ok()).into_iter().flatten().flatten() {
             if !Path::new("/proc").join(other.file_name()).exists() {
                 let _ = fs::remove_dir_all(other.path());
             }
         }
+        Self::make(path)
+    }
+
+    fn make(path: PathBuf) -> Result<Self, LibvirtError> {
         let failed = |source| LibvirtError::File { action: "make the folder", path: path.clone(), source };
         fs::create_dir_all(&path).map_err(failed)?;
         Ok(Self(path))
@@ -118,35 +135,31 @@ fn check_volumes(instance: &VirtualMachineInstance) -> Result<(), LibvirtError> 
 }
 
 /// Makes what the document names and the spec does not have.
-fn assets(instance: &VirtualMachineInstance, folder: &Path) -> Result<Assets, LibvirtError> {
+fn assets(launch: &LaunchSpec, folder: &Path) -> Result<Assets, LibvirtError> {
+    let (instance, pod) = (&launch.instance, launch.pod_volumes.as_ref());
     let spec = &instance.spec;
     let smt = spec.topology().threads > 1 && is_amd();
     let cpu_features = if smt { vec![TOPOLOGY_EXTENSIONS] } else { Vec::new() };
     let mut assets = Assets { sockets: folder.to_owned(), cpu_features, ..Assets::default() };
-    for volume in &spec.volumes {
-        let Some(data) = volume.cloud_init() else { continue };
-        let path = folder.join(format!("{}.img", volume.name));
-        let failed =
-            |source| LibvirtError::File { action: "make the cloud-init image", path: path.clone(), source };
-        let data = CloudInitData::inline(data);
-        let mut image = cloud_init_image(instance, volume, data).map_err(failed)?;
-        // What is in it may be secret: libvirt gives it to QEMU's user alone.
-        let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).clone();
-        let mut file = options.open(&path).map_err(failed)?;
-        std::io::Seek::rewind(&mut image)
-            .and_then(|()| std::io::copy(&mut image, &mut file))
-            .map_err(failed)?;
-        assets.seeds.insert(volume.name.clone(), path);
+    for disk in &spec.domain.devices.disks {
+        let Some(volume) = spec.volume(&disk.name) else { continue };
+        let failed = |source| LibvirtError::Disk { volume: volume.name.clone(), source };
+        let file = disk_file(instance, pod, (disk, volume), folder).map_err(failed)?;
+        assets.disks.insert(disk.name.clone(), file);
     }
     if let Some(boot) = spec.domain.firmware.as_ref().and_then(|f| f.kernel_boot.as_ref()) {
         let missing = LibvirtError::Missing("spec.domain.firmware.kernelBoot.container");
         let container = boot.container.as_ref().ok_or(missing)?;
         let missing = LibvirtError::Missing("spec.domain.firmware.kernelBoot.container.kernelPath");
-        let kernel = container.kernel().ok_or(missing)?;
+        let (kernel, initrd) = match pod.map(PodVolumes::kernel) {
+            Some(image) => (container.kernel_in(&image), container.initrd_in(&image)),
+            None => (container.kernel(), container.initrd()),
+        };
+        let kernel = kernel.ok_or(missing)?;
         let inside = |file: pinion_api::HostFile| -> Result<PathBuf, LibvirtError> {
             resolve(&file.root, &file.inside)
         };
-        let initrd = container.initrd().map(inside).transpose()?;
+        let initrd = initrd.map(inside).transpose()?;
         let arguments = with_console(boot.kernel_args.as_deref().unwrap_or_default());
         assets.kernel = Some((inside(kernel)?, initrd, arguments));
     }
@@ -169,11 +182,13 @@ fn resolve(root: &Path, inside: &Path) -> Result<PathBuf, LibvirtError> {
 
 /// A guest with its files made.
 struct Opened {
+    hypervisor: Hypervisor,
     connect: Connect,
     name: String,
     document: String,
     placement: Placement,
     console: ConsoleConfig,
+    groups: Option<Arc<dyn ThreadGroups>>,
     folder: Folder,
 }
 
@@ -191,20 +206,21 @@ impl OpenedGuest for Opened {
         self: Box<Self>,
         progress: &mut dyn FnMut(&'static str, Duration),
     ) -> Result<Box<dyn ArmedGuest>, BackendError> {
-        let Self { connect, name, document, placement, console, folder } = *self;
+        let Self { hypervisor, connect, name, document, placement, console, groups, folder } = *self;
         let began = Instant::now();
         // It goes with this connection: nobody is left with a guest whose launcher is gone.
-        let flags = sys::VIR_DOMAIN_START_PAUSED | sys::VIR_DOMAIN_START_AUTODESTROY;
+        let goes = if hypervisor.ends_guests() { sys::VIR_DOMAIN_START_AUTODESTROY } else { 0 };
+        let flags = sys::VIR_DOMAIN_START_PAUSED | goes;
         let started = Domain::create_xml(&connect, &document, flags);
         let domain = started.map_err(|source| LibvirtError::Start { name: name.clone(), source })?;
-        let guest = Guest { domain, connect, name, folder };
+        let guest = Guest { hypervisor, domain, connect, name, folder };
         progress("libvirt", began.elapsed());
         let began = Instant::now();
-        let file = process::id_file(&guest.name);
+        let file = guest.hypervisor.id_file(&guest.name);
         let unreadable = |source| LibvirtError::File { action: "read", path: file.clone(), source };
         let pid = process::id(&file).map_err(unreadable)?;
         let ended = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        let ended: OwnedFd = ended.ok_or_else(|| LibvirtError::Gone(process::log(&guest.name)))?;
+        let ended: OwnedFd = ended.ok_or_else(|| LibvirtError::Gone(guest.log()))?;
         let unreadable =
             |source| LibvirtError::File { action: "read", path: format!("/proc/{pid}").into(), source };
         let threads = process::threads(pid).map_err(unreadable)?;
@@ -216,16 +232,8 @@ impl OpenedGuest for Opened {
         let wires = console::connect(&description, console)?;
         let targets = Targets::of(&description, &placement.devices);
         progress("threads and memory", began.elapsed());
-        Ok(Box::new(Armed {
-            guest,
-            pid,
-            ended,
-            threads,
-            memory,
-            wires,
-            targets,
-            emulator: placement.emulator.cpus,
-        }))
+        let emulator = placement.emulator.cpus;
+        Ok(Box::new(Armed { guest, pid, ended, threads, memory, wires, targets, groups, emulator }))
     }
 }
 
@@ -243,6 +251,7 @@ fn bitmap(cpus: &CpuSet) -> Vec<u8> {
 
 /// A domain that is there. Ended when this goes.
 pub(crate) struct Guest {
+    pub(crate) hypervisor: Hypervisor,
     pub(crate) domain: Domain,
     connect: Connect,
     pub(crate) name: String,
@@ -262,6 +271,11 @@ impl Guest {
             let _ = SetThreads.set_cpus(tid, cpus);
         }
         Ok(())
+    }
+
+    /// What QEMU and libvirt wrote of it.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.hypervisor.log(&self.name)
     }
 
     /// Whether the daemon that started it is still there.
@@ -302,6 +316,7 @@ struct Armed {
     memory: Vec<(u32, Vec<Range>)>,
     wires: Wires,
     targets: Targets,
+    groups: Option<Arc<dyn ThreadGroups>>,
     emulator: CpuSet,
 }
 
@@ -324,7 +339,11 @@ impl ArmedGuest for Armed {
     }
 
     fn repair(&self) -> Box<dyn Repair> {
-        Box::new(Threads { group: process::group(self.pid), emulator: self.emulator.clone() })
+        let home = match &self.groups {
+            Some(groups) => Home::Kept(Arc::clone(groups)),
+            None => Home::Own(process::group(self.pid)),
+        };
+        Box::new(Threads { home, emulator: self.emulator.clone() })
     }
 
     fn run(self: Box<Self>) -> Result<Box<dyn RunningGuest>, BackendError> {

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use pinion_launcher::VolumeError;
+use vmm_host::TapError;
+
 /// Why a guest is not run through libvirt.
 #[derive(Debug, thiserror::Error)]
 pub enum LibvirtError {
@@ -63,11 +66,35 @@ pub enum LibvirtError {
         /// What to do.
         instead: &'static str,
     },
-    /// QEMU is the host's daemon's.
-    #[error(
-        "A guest in a pod runs without libvirt, whose daemon sees nothing of the pod: remove what only QEMU has from its spec"
-    )]
-    InPod,
+    /// The driver in this process.
+    #[error("libvirt's QEMU driver does not start in this process: are its files, and QEMU's, in the image?")]
+    Embedded(#[source] virt::error::Error),
+    /// A disk's volume.
+    #[error("volume {volume:?}")]
+    Disk {
+        /// The volume.
+        volume: String,
+        /// Why.
+        source: VolumeError,
+    },
+    /// The image that a guest writes to.
+    #[error("Cannot make {path:?} on top of {base:?}: {why}")]
+    Overlay {
+        /// What was to be made.
+        path: PathBuf,
+        /// The image that stays as it is.
+        base: PathBuf,
+        /// What QEMU's tool said.
+        why: String,
+    },
+    /// A tap device.
+    #[error("interface {interface:?}")]
+    Tap {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: TapError,
+    },
     /// A kernel boot without what its rules promise.
     #[error("{0}: missing")]
     Missing(&'static str),

@@ -7,24 +7,10 @@ use std::path::{Path, PathBuf};
 use pinion_launcher::certificate::{Range, Role};
 use pinion_planner::Cell;
 
-/// Where libvirt's system daemon keeps a guest's process number and its log.
-const RUN: &str = "/run/libvirt/qemu";
-const LOGS: &str = "/var/log/libvirt/qemu";
-
-/// The file that libvirt writes its number to.
-pub(crate) fn id_file(name: &str) -> PathBuf {
-    Path::new(RUN).join(format!("{name}.pid"))
-}
-
-/// Its number, from that file.
+/// Its number, from the file that libvirt writes it to.
 pub(crate) fn id(file: &Path) -> io::Result<i32> {
     let text = fs::read_to_string(file)?;
     text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
-/// What QEMU and libvirt wrote of it.
-pub(crate) fn log(name: &str) -> PathBuf {
-    Path::new(LOGS).join(format!("{name}.log"))
 }
 
 /// All its threads.

@@ -3,8 +3,10 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use pinion_launcher::SetThreads;
+use pinion_launcher::backend::ThreadGroups;
 use pinion_launcher::certificate::{Repair, Scheduling};
 use pinion_machine::CpuSet;
 
@@ -12,21 +14,37 @@ use pinion_machine::CpuSet;
 /// control group, which keeps it from where it belongs: it goes to the emulator's first.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    /// The emulator's group and CPUs.
-    pub(crate) group: Option<PathBuf>,
+    pub(crate) home: Home,
     pub(crate) emulator: CpuSet,
+}
+
+/// The control group of the emulator's threads.
+#[derive(Debug)]
+pub(crate) enum Home {
+    /// libvirt's, which this process may use; none where the host has no single tree of groups.
+    Own(Option<PathBuf>),
+    /// Of a container: somebody else sees to it.
+    Kept(Arc<dyn ThreadGroups>),
+}
+
+impl Threads {
+    fn bring_home(&self, tid: i32) -> io::Result<()> {
+        match &self.home {
+            Home::Own(Some(group)) => fs::write(group.join("cgroup.threads"), tid.to_string()),
+            Home::Own(None) => Ok(()),
+            Home::Kept(groups) => groups.sort(),
+        }
+    }
 }
 
 impl Repair for Threads {
     fn set_cpus(&self, tid: i32, cpus: &CpuSet) -> io::Result<()> {
         let set = SetThreads.set_cpus(tid, cpus);
-        match &self.group {
-            Some(group) if set.is_err() && *cpus == self.emulator => {
-                fs::write(group.join("cgroup.threads"), tid.to_string())?;
-                SetThreads.set_cpus(tid, cpus)
-            }
-            _ => set,
+        if set.is_ok() || *cpus != self.emulator {
+            return set;
         }
+        self.bring_home(tid)?;
+        SetThreads.set_cpus(tid, cpus)
     }
 
     fn set_scheduling(&self, tid: i32, scheduling: Scheduling) -> io::Result<()> {

@@ -20,10 +20,9 @@ use serde_json::Value;
 use virt::domain::Domain;
 use virt::sys;
 
-use crate::backend::{self, Guest};
+use crate::backend::Guest;
 use crate::console::Wires;
 use crate::error::LibvirtError;
-use crate::process;
 
 /// Where the kernel has the host's PCI functions.
 const PCI_DEVICES: &str = "/sys/bus/pci/devices";
@@ -59,7 +58,7 @@ impl Running {
         match work(&self.guest.domain) {
             Err(source) if self.guest.is_connected() => Err(failed(source)),
             Err(_) => {
-                let connect = backend::connect()?;
+                let connect = self.guest.hypervisor.connect()?;
                 let domain = Domain::lookup_by_name(&connect, &self.guest.name).map_err(failed)?;
                 work(&domain).map_err(failed)
             }
@@ -131,7 +130,7 @@ impl RunningGuest for Running {
             *end = Some(if self.stopped.load(Ordering::SeqCst) {
                 GuestEnd::Stopped
             } else {
-                reason(&self.guest.name)
+                reason(&self.guest.log())
             });
         }
         end.clone()
@@ -220,10 +219,9 @@ impl Targets {
 }
 
 /// Why QEMU ended: libvirt writes it to the guest's log.
-fn reason(name: &str) -> GuestEnd {
-    let log = process::log(name);
+fn reason(log: &Path) -> GuestEnd {
     for _ in 0..READINGS {
-        if let Some(end) = fs::read(&log).ok().and_then(|bytes| last_reason(&String::from_utf8_lossy(&bytes)))
+        if let Some(end) = fs::read(log).ok().and_then(|bytes| last_reason(&String::from_utf8_lossy(&bytes)))
         {
             return end;
         }

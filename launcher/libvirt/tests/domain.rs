@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pinion_api::VirtualMachineInstance;
+use pinion_api::{ImageFormat, VirtualMachineInstance};
+use pinion_launcher::DiskFile;
 use pinion_libvirt::{Assets, domain, import};
 use pinion_machine::{CpuId, CpuSet, NodeId, PageSize};
 use pinion_planner::{Cell, Device, Emulator, IoThread, Placement, Vcpu};
@@ -89,15 +90,25 @@ impl Case {
         }
     }
 
-    fn assets(&self) -> Assets {
+    fn assets(&self, instance: &VirtualMachineInstance) -> Assets {
+        let file = |disk: &pinion_api::Disk| {
+            let volume = instance.spec.volume(&disk.name).unwrap();
+            let (path, format) = match &volume.host_disk {
+                Some(host) => (PathBuf::from(&host.path), host.format()),
+                None => (PathBuf::from("/run/pinion/libvirt/1/seed.img"), ImageFormat::Raw),
+            };
+            let read_only = disk.is_read_only() || volume.host_disk.is_none();
+            (disk.name.clone(), DiskFile { path, format, base: None, read_only })
+        };
         let kernel =
             || ("/boot/vmlinuz".into(), Some("/boot/initrd.img".into()), "console=ttyS0 quiet".to_owned());
         Assets {
-            seeds: BTreeMap::from([("seed".to_owned(), PathBuf::from("/run/pinion/libvirt/1/seed.img"))]),
+            disks: instance.spec.domain.devices.disks.iter().map(file).collect(),
             kernel: self.kernel.then(kernel),
             sockets: "/run/pinion/libvirt/1".into(),
             cpu_features: if self.dedicated { vec!["topoext"] } else { vec![] },
             bridges: vec!["br0".to_owned()],
+            taps: BTreeMap::new(),
         }
     }
 }
@@ -234,6 +245,31 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// In a pod, a disk whose image stays as it is, a claim that is a device, and a tap that the node's agent has made.
+fn in_pod() -> String {
+    let case = Case::new(
+        "pod",
+        json!({"devices": {
+            "disks": [{"name": "root", "disk": {"bus": "virtio"}}, {"name": "data", "disk": {"bus": "sata"}}],
+            "interfaces": [{"name": "default", "masquerade": {}}]
+        }}),
+    );
+    let instance = case.instance();
+    let disk = |path: &str, format, base| DiskFile { path: path.into(), format, base, read_only: false };
+    let base = Some(("/run/pinion/images/root/disk/disk.img".into(), ImageFormat::Raw));
+    let disks = [
+        ("root", disk("/run/pinion/scratch/root.qcow2", ImageFormat::Qcow2, base)),
+        ("data", disk("/dev/pinion/data", ImageFormat::Raw, None)),
+    ];
+    let assets = Assets {
+        disks: disks.into_iter().map(|(name, disk)| (name.to_owned(), disk)).collect(),
+        sockets: "/run/pinion/guest/libvirt".into(),
+        taps: BTreeMap::from([("default".to_owned(), "tap0".to_owned())]),
+        ..Assets::default()
+    };
+    domain(&instance, &case.placement(&instance), &assets)
+}
+
 #[test]
 fn documents_are_golden_and_libvirt_accepts_them() {
     let cases = cases();
@@ -247,11 +283,13 @@ fn documents_are_golden_and_libvirt_accepts_them() {
     let folder = std::env::temp_dir().join(format!("pinion-domain-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let mut files = Vec::new();
-    for case in cases {
+    let of = |case: Case| {
         let instance = case.instance();
-        let document = domain(&instance, &case.placement(&instance), &case.assets());
-        insta::assert_snapshot!(case.name, document);
-        let file = folder.join(format!("{}.xml", case.name));
+        (case.name, domain(&instance, &case.placement(&instance), &case.assets(&instance)))
+    };
+    for (name, document) in cases.into_iter().map(of).chain([("pod", in_pod())]) {
+        insta::assert_snapshot!(name, document);
+        let file = folder.join(format!("{name}.xml"));
         fs::write(&file, document).unwrap();
         files.push(file);
     }
@@ -267,7 +305,8 @@ fn documents_are_golden_and_libvirt_accepts_them() {
 #[test]
 fn a_name_gives_the_same_identity_each_time() {
     let case = Case::new("plain", json!({}));
-    let document = || domain(&case.instance(), &case.placement(&case.instance()), &case.assets());
+    let instance = case.instance();
+    let document = || domain(&instance, &case.placement(&instance), &case.assets(&instance));
     assert_eq!(document(), document());
 }
 
@@ -338,9 +377,9 @@ fn differences(before: &str, after: &str) -> Vec<String> {
 fn a_document_that_is_imported_and_written_again_is_the_same() {
     for case in cases() {
         let first = case.instance();
-        let before = domain(&first, &case.placement(&first), &case.assets());
+        let before = domain(&first, &case.placement(&first), &case.assets(&first));
         let imported = import(before.as_bytes(), "default").unwrap().instance;
-        let after = domain(&imported, &case.placement(&imported), &case.assets());
+        let after = domain(&imported, &case.placement(&imported), &case.assets(&imported));
         let expected = CHANGED.iter().find(|(name, _)| *name == case.name).map(|(_, lines)| *lines);
         assert_eq!(differences(&before, &after), expected.unwrap_or_default(), "{}", case.name);
     }

@@ -72,7 +72,7 @@ fn open_with(
 
 fn unwired() -> Wiring {
     let console = vmm_machine::ConsoleConfig { output: None, input: None };
-    Wiring { console, taps: std::collections::BTreeMap::new() }
+    Wiring { console, taps: std::collections::BTreeMap::new(), groups: None }
 }
 
 fn folder() -> tempfile::TempDir {

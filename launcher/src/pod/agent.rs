@@ -20,6 +20,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 const COMMITTED_WITHIN: Duration = Duration::from_secs(25);
 /// How long it may take to let go of a guest that has ended.
 const RELEASED_WITHIN: Duration = Duration::from_secs(3);
+/// How long it may take to sort the threads of a guest that runs.
+const SORTED_WITHIN: Duration = Duration::from_secs(2);
 /// How long until it is asked again, at first and at last.
 const FIRST: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(5);
@@ -276,6 +278,11 @@ impl PodAgent {
                 }
             }
         }
+    }
+
+    /// Has the threads of a guest that runs brought to the groups that they belong to. Nobody waits long for that.
+    pub(super) fn sort(&self, owner: &str) -> Result<(), AskError> {
+        ask::<_, AgentChanges>(&self.socket, &HostRequest::Commit { owner }, SORTED_WITHIN).map(drop)
     }
 
     /// The guest has ended: what the agent made of this process's control group goes. Without it, it goes a moment later.

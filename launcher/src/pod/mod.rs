@@ -5,6 +5,8 @@
 //! It must never end because the agent is away.
 
 mod agent;
+mod first;
+mod groups;
 mod network;
 mod signals;
 mod status;
@@ -15,12 +17,13 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use clap::Args;
 use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
-use pinion_api::{Document, Place, PodVolumes, Problems, VirtualMachineInstance};
+use nix::unistd::{getppid, pipe2};
+use pinion_api::{BackendKind, Document, Place, PodVolumes, Problems, VirtualMachineInstance};
 use pinion_endpoint::{AskError, Refusal, chain};
 use serde_json::Value;
 
@@ -29,13 +32,15 @@ use crate::end::End;
 use crate::event::Events;
 use crate::guest::numbers;
 use crate::session::{Session, SessionError};
-use crate::spec::{AuditPolicy, BackendKind, ClusterPlace, ConsoleMode, LaunchSpec};
+use crate::spec::{AuditPolicy, ClusterPlace, ConsoleMode, LaunchSpec};
 
 pub use agent::{
     AgentChanges, AgentNotice, HostRequest, Launched, LinkAddressing, LinkRoute, NetworkBinding, OpenPort,
     PodLink, PodName,
 };
 use agent::{PodAgent, Unlaunched};
+pub(crate) use first::{attend, is_first};
+use groups::KeptGroups;
 use status::StatusFile;
 pub use status::{CertificateStatus, LauncherStatus};
 use steward::Steward;
@@ -142,10 +147,10 @@ impl PodError {
 
 /// Runs the guest of a pod, and gives the exit code that says how it ended: 0 where it powered off.
 #[must_use]
-pub fn run(program: &'static str, options: &PodOptions, backend: &dyn Backend) -> u8 {
+pub fn run(program: &'static str, kind: BackendKind, options: &PodOptions, backend: &dyn Backend) -> u8 {
     let mut status = StatusFile::new(options.status.clone());
     status.write();
-    match attempt(program, options, backend, &status) {
+    match attempt((program, kind), options, backend, &status) {
         Ok(end) => end.code(),
         Err(e) => {
             let message = chain(&e);
@@ -159,11 +164,11 @@ pub fn run(program: &'static str, options: &PodOptions, backend: &dyn Backend) -
 /// 1. Signals are blocked first: the first process of a container hears none that it does not wait for.
 /// 2. The instance is read, by the same rules as a file of `pinion run`.
 /// 3. The agent plans, reserves and makes the host ready; it is waited for.
-/// 4. This thread goes to the emulator's CPUs, and every other is born there.
+/// 4. This thread goes to the emulator's CPUs, and every other is born there; so does the container's first process.
 /// 5. The agent makes the guest's interfaces in the pod's network, and the guest's DHCP is answered from here on.
 /// 6. The guest lives as any other; the agent is asked for the host's part by a thread of its own.
 fn attempt(
-    program: &'static str,
+    (program, kind): (&'static str, BackendKind),
     options: &PodOptions,
     backend: &dyn Backend,
     status: &StatusFile,
@@ -178,6 +183,10 @@ fn attempt(
     })?;
     drop(signals);
     vmm_host::set_affinity(0, &numbers(&launched.placement.emulator.cpus)).map_err(SessionError::Place)?;
+    if getppid() == first::FIRST {
+        // Where it is another user's, it is not a container's.
+        let _ = vmm_host::set_affinity(first::FIRST.as_raw(), &numbers(&launched.placement.emulator.cpus));
+    }
     status.clone().change(|s| s.pid = Some(launched.pid));
     let taps = network::connect(program, &agent, &mut instance)?;
     let failed =
@@ -189,6 +198,7 @@ fn attempt(
     drop(to_events);
     let owner = instance.full_name();
     let (letting_go, name) = (agent.clone(), owner.clone());
+    let groups = KeptGroups { agent: agent.clone(), owner: owner.clone() };
     let steward =
         Steward { program, agent, owner, status: status.clone(), events: events.into(), go: go.into() };
     let steward = thread::Builder::new()
@@ -196,8 +206,9 @@ fn attempt(
         .stack_size(256 << 10)
         .spawn(move || steward.serve())
         .map_err(|source| PodError::Process { action: "make a thread", source })?;
-    let spec = spec(options, instance, launched, from_go.as_raw_fd());
-    let end = Session::new(spec, told).with_listener(listener).with_taps(taps).run(backend);
+    let spec = spec((options, kind), instance, launched, from_go.as_raw_fd());
+    let session = Session::new(spec, told).with_listener(listener).with_taps(taps);
+    let end = session.with_groups(Arc::new(groups)).run(backend);
     // Its pipe has ended with the session.
     let _ = steward.join();
     letting_go.release(&name);
@@ -205,7 +216,7 @@ fn attempt(
 }
 
 fn spec(
-    options: &PodOptions,
+    (options, kind): (&PodOptions, BackendKind),
     instance: VirtualMachineInstance,
     launched: Launched,
     wait_fd: i32,
@@ -213,7 +224,7 @@ fn spec(
     LaunchSpec {
         api_version: LaunchSpec::API_VERSION.to_owned(),
         kind: LaunchSpec::KIND.to_owned(),
-        backend: BackendKind::Native,
+        backend: kind,
         shared_pool: !instance.spec.dedicated_cpus(),
         pod_volumes: Some(PodVolumes {
             capacities: options.claims.iter().cloned().collect(),

@@ -92,7 +92,7 @@ impl Pod {
         let pod = ["--namespace", "lab", "--pod", "virt-launcher-a"].map(str::to_owned);
         let line = Line::parse_from(words.into_iter().chain(pod));
         // Signals are blocked for the thread that runs it.
-        thread::spawn(move || run("test", &line.options, &Nothing)).join().unwrap()
+        thread::spawn(move || run("test", BackendKind::Native, &line.options, &Nothing)).join().unwrap()
     }
 
     fn status(&self) -> LauncherStatus {

@@ -19,26 +19,22 @@ const LATEST: &str = "openstack/latest";
 
 /// What cloud-init is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CloudInitData {
+pub(super) struct CloudInitData {
     /// What to do.
-    pub user_data: Vec<u8>,
+    pub(super) user_data: Vec<u8>,
     /// How networks are set up; empty for what cloud-init does itself.
-    pub network_data: Vec<u8>,
+    pub(super) network_data: Vec<u8>,
 }
 
 impl CloudInitData {
     /// What the spec itself says.
-    #[must_use]
-    pub fn inline(data: &CloudInit) -> Self {
+    pub(super) fn inline(data: &CloudInit) -> Self {
         Self { user_data: data.user_data_bytes(), network_data: data.network_data_bytes() }
     }
 }
 
 /// The disk for a guest, as a file in memory, of the kind that the volume is.
-///
-/// # Errors
-/// From the operating system.
-pub fn cloud_init_image(
+pub(super) fn cloud_init_image(
     instance: &VirtualMachineInstance,
     volume: &Volume,
     data: CloudInitData,

@@ -15,6 +15,15 @@ const SCRATCH: &str = "/var/tmp";
 
 /// Opens a disk of the host; in a pod, `folder` is the host's folder that it is in.
 pub(super) fn open(host: &HostDisk, folder: Option<PathBuf>, access: Access) -> Result<Image, VolumeError> {
+    let format = match host.format() {
+        ImageFormat::Raw => vmm_block::ImageFormat::Raw,
+        ImageFormat::Qcow2 => vmm_block::ImageFormat::Qcow2,
+    };
+    Ok(vmm_block::open(&locate(host, folder)?, DiskOptions { access, format: Some(format) })?)
+}
+
+/// Where it is; made where it is not there and the spec says so.
+pub(super) fn locate(host: &HostDisk, folder: Option<PathBuf>) -> Result<PathBuf, VolumeError> {
     let path = Path::new(&host.path);
     let path = match (folder, path.file_name()) {
         (Some(folder), Some(name)) => folder.join(name),
@@ -23,11 +32,7 @@ pub(super) fn open(host: &HostDisk, folder: Option<PathBuf>, access: Access) -> 
     if host.kind == HostDiskType::DiskOrCreate {
         create(&path, host.capacity.as_ref().map_or(0, Quantity::rounded_up))?;
     }
-    let format = match host.format() {
-        ImageFormat::Raw => vmm_block::ImageFormat::Raw,
-        ImageFormat::Qcow2 => vmm_block::ImageFormat::Qcow2,
-    };
-    Ok(vmm_block::open(&path, DiskOptions { access, format: Some(format) })?)
+    Ok(path)
 }
 
 /// Makes a sparse image, unless there is one.

@@ -1,18 +1,20 @@
 //! What a guest's disks hold: opens the image of each, before anything is started.
 //!
-//! Called by the native backend while it opens a guest, on the session's thread. `host` is what one host has, `pod` what a
-//! pod has, `folder` reads the objects of a cluster that a pod has as files; `cloud_init` and `fat` make disks of them.
+//! Called by the backends while they open a guest, on the session's thread. `host` is what one host has, `pod` what a
+//! pod has, `file` is for QEMU, which opens files itself; `folder` reads the objects of a cluster that a pod has as files; `cloud_init` and `fat` make disks of them.
 //! Where a pod has what is `pinion-api`'s to say. What a guest can write is never looked into to see what it is.
 
 mod cloud_init;
 mod error;
 mod fat;
+mod file;
 mod folder;
 mod host;
 mod pod;
 
-pub use cloud_init::{CloudInitData, cloud_init_image};
+use cloud_init::{CloudInitData, cloud_init_image};
 pub use error::VolumeError;
+pub use file::{DiskFile, disk_file};
 
 use std::fs::File;
 

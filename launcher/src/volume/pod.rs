@@ -15,11 +15,35 @@ use crate::rooted::open_inside;
 /// Folder of the disk in an image that does not say where it is. Source: KubeVirt.
 const DISKS: &str = "disk";
 
+/// What a claim has for a guest.
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// With `volumeMode: Block`.
+    Device(PathBuf),
+    /// On its file system.
+    Image {
+        /// Open as it was asked for.
+        file: File,
+        /// What it is called.
+        path: PathBuf,
+    },
+}
+
 /// Opens a claim: its device, or its image. Always raw: guests write it.
 pub(super) fn open_claim(pod: &PodVolumes, volume: &str, access: Access) -> Result<Image, VolumeError> {
+    match find_claim(pod, volume, access)? {
+        Claim::Device(path) => {
+            Ok(vmm_block::open(&path, DiskOptions { access, format: Some(ImageFormat::Raw) })?)
+        }
+        Claim::Image { file, path } => raw(file, &path.display().to_string(), access),
+    }
+}
+
+/// Finds what a claim has; one with a file system and nothing on it gets an image.
+pub(super) fn find_claim(pod: &PodVolumes, volume: &str, access: Access) -> Result<Claim, VolumeError> {
     let device = pod.device(volume);
     if fs::symlink_metadata(&device).is_ok() {
-        return Ok(vmm_block::open(&device, DiskOptions { access, format: Some(ImageFormat::Raw) })?);
+        return Ok(Claim::Device(device));
     }
     let (folder, inside) = (pod.folder(volume), Path::new(PodVolumes::claim_image()));
     let (path, flags) = (folder.join(inside), flags(access));
@@ -30,7 +54,7 @@ pub(super) fn open_claim(pod: &PodVolumes, volume: &str, access: Access) -> Resu
         }
         found => found.map_err(|source| VolumeError::Find { path: path.clone(), source }),
     };
-    raw(found?, &path.display().to_string(), access)
+    Ok(Claim::Image { file: found?, path })
 }
 
 fn flags(access: Access) -> OFlag {
@@ -52,6 +76,16 @@ fn make(folder: &Path, inside: &Path, bytes: u64) -> io::Result<File> {
 /// Opens the disk inside an image, which is only read: what it is may be seen by its content, since no guest writes it. A
 /// qcow2 image that refers to another file is refused.
 pub(super) fn open_container_disk(image: &Path, inside: Option<&str>) -> Result<Image, VolumeError> {
+    let (file, path) = find_container_disk(image, inside)?;
+    let options = DiskOptions { access: Access::ReadOnly, format: None };
+    Ok(vmm_block::open_file(file, &path.display().to_string(), options)?)
+}
+
+/// Finds it, and what it is called.
+pub(super) fn find_container_disk(
+    image: &Path,
+    inside: Option<&str>,
+) -> Result<(File, PathBuf), VolumeError> {
     let inside = match inside.filter(|inside| !inside.is_empty()) {
         Some(inside) => PathBuf::from(inside),
         None => only_disk(image)?,
@@ -59,8 +93,7 @@ pub(super) fn open_container_disk(image: &Path, inside: Option<&str>) -> Result<
     let path = image.join(inside.strip_prefix("/").unwrap_or(&inside));
     let file = open_inside(image, &inside, OFlag::O_RDONLY)
         .map_err(|source| VolumeError::Find { path: path.clone(), source })?;
-    let options = DiskOptions { access: Access::ReadOnly, format: None };
-    Ok(vmm_block::open_file(file, &path.display().to_string(), options)?)
+    Ok((file, path))
 }
 
 /// The only file in the folder of disks.

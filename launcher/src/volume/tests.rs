@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -47,17 +47,22 @@ impl Pod {
     }
 }
 
-fn open(volume: &Value, pod: Option<&PodVolumes>, read_only: bool) -> Result<Image, VolumeError> {
+/// A guest with one disk.
+fn instance(volume: &Value, read_only: bool) -> VirtualMachineInstance {
     let mut volume = volume.clone();
     volume["name"] = "data".into();
-    let instance: VirtualMachineInstance = serde_json::from_value(json!({
+    serde_json::from_value(json!({
         "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "metadata": {"name": "a"},
         "spec": {
             "domain": {"devices": {"disks": [{"name": "data", "disk": {"readonly": read_only}}]}},
             "volumes": [volume]
         }
     }))
-    .unwrap();
+    .unwrap()
+}
+
+fn open(volume: &Value, pod: Option<&PodVolumes>, read_only: bool) -> Result<Image, VolumeError> {
+    let instance = instance(volume, read_only);
     let volumes = Volumes { instance: &instance, pod };
     volumes.open(&instance.spec.domain.devices.disks[0], &instance.spec.volumes[0])
 }
@@ -307,4 +312,50 @@ fn on_one_host_what_is_of_a_cluster_is_told_so() {
     }
     let mut disk = open(&json!({"cloudInitConfigDrive": {"userData": "a"}}), None, false).unwrap();
     assert_eq!(fat::read(&all(&mut disk)).0, "config-2");
+}
+
+/// QEMU opens files by their paths.
+#[test]
+fn another_program_gets_files_that_no_link_leads_out_of() {
+    let pod = Pod::new();
+    let folder = pod.folder.path();
+    let file = |volume: &Value, read_only: bool| {
+        let instance = instance(volume, read_only);
+        let disk = (&instance.spec.domain.devices.disks[0], &instance.spec.volumes[0]);
+        disk_file(&instance, Some(&pod.places), disk, &pod.places.scratch())
+    };
+    let plain =
+        |path: &str, format, read_only| DiskFile { path: folder.join(path), format, base: None, read_only };
+    let (raw, qcow2) = (pinion_api::ImageFormat::Raw, pinion_api::ImageFormat::Qcow2);
+
+    // A guest may have written the beginning of a claim's image, and nobody looks.
+    pod.put("volumes/data/disk.img", b"QFI\xfb");
+    assert_eq!(file(&claim(), false).unwrap(), plain("volumes/data/disk.img", raw, false));
+    assert_eq!(file(&claim(), true).unwrap(), plain("volumes/data/disk.img", raw, true));
+    let on_top = DiskFile {
+        base: Some((folder.join("volumes/data/disk.img"), raw)),
+        ..plain("scratch/data.qcow2", qcow2, false)
+    };
+    assert_eq!(file(&ephemeral(), false).unwrap(), on_top);
+
+    // Nobody has written a container's image: it is what it says.
+    fs::create_dir_all(folder.join("images/data/disk")).unwrap();
+    let outside = folder.join("outside");
+    fs::write(&outside, [7; 512]).unwrap();
+    symlink(&outside, folder.join("images/data/disk/a")).unwrap();
+    file(&container_disk(), false).unwrap_err();
+    fs::remove_file(folder.join("images/data/disk/a")).unwrap();
+    pod.put("images/data/disk/a", &[7; 512]);
+    let on_top = DiskFile { base: Some((folder.join("images/data/disk/a"), raw)), ..on_top };
+    assert_eq!(file(&container_disk(), false).unwrap(), on_top);
+    assert_eq!(file(&container_disk(), true).unwrap(), plain("images/data/disk/a", raw, true));
+
+    // What is made for it.
+    let empty = file(&json!({"emptyDisk": {"capacity": "1Mi"}}), false).unwrap();
+    assert_eq!((fs::metadata(&empty.path).unwrap().len(), empty.read_only), (1 << 20, false));
+    let seed = file(&json!({"cloudInitNoCloud": {"userData": "secret"}}), false).unwrap();
+    assert!(seed.read_only && fs::read(&seed.path).unwrap().windows(6).any(|part| part == b"secret"));
+    assert_eq!(fs::metadata(&seed.path).unwrap().permissions().mode() & 0o777, 0o600);
+    let disk = json!({"hostDisk": {"path": "/srv/new.qcow2", "type": "DiskOrCreate", "capacity": "1Mi"}});
+    assert_eq!(file(&disk, false).unwrap(), plain("volumes/data/new.qcow2", qcow2, false));
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use pinion_api::VirtualMachineInstance;
-use pinion_launcher::guest_uuid;
+use pinion_launcher::{DiskFile, guest_uuid};
 use pinion_planner::Placement;
 
 use crate::xml::Element;
@@ -23,8 +23,8 @@ use crate::xml::Element;
 /// What is made for a guest, and is in no spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assets {
-    /// Generated images, by their volumes.
-    pub seeds: BTreeMap<String, PathBuf>,
+    /// Images of disks, by their volumes.
+    pub disks: BTreeMap<String, DiskFile>,
     /// Kernel, initrd and command line, where the spec names a kernel.
     pub kernel: Option<(PathBuf, Option<PathBuf>, String)>,
     /// Folder of the guest's sockets.
@@ -33,6 +33,8 @@ pub struct Assets {
     pub cpu_features: Vec<&'static str>,
     /// Interfaces whose network is a bridge; the others are tap devices.
     pub bridges: Vec<String>,
+    /// Tap devices that somebody else has made, by their interfaces.
+    pub taps: BTreeMap<String, String>,
 }
 
 /// The document for a guest.

@@ -18,7 +18,7 @@ use virt::error::ErrorNumber;
 use virt::sys;
 
 use super::{ImportError, Imported, MOST_BYTES, import};
-use crate::backend::URI;
+use crate::hypervisor::DAEMON;
 
 /// One byte more than is imported: what is longer is refused without having been read whole.
 const LONGEST: u64 = MOST_BYTES as u64 + 1;
@@ -41,7 +41,7 @@ struct Arguments {
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Where libvirt is
-    #[arg(short, long, value_name = "URI", default_value = URI)]
+    #[arg(short, long, value_name = "URI", default_value = DAEMON)]
     connect: String,
     /// Namespace of the VM
     #[arg(short, long, value_name = "NAMESPACE", default_value = pinion_api::DEFAULT_NAMESPACE)]

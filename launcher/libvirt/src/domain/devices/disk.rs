@@ -8,6 +8,7 @@ use pinion_planner::Placement;
 
 use super::super::Assets;
 use super::alias;
+use crate::overlay::word;
 use crate::xml::Element;
 
 /// How a disk is seen by the guest.
@@ -31,35 +32,48 @@ fn element(
     disk: &Disk,
     letters: &mut BTreeMap<&'static str, u32>,
 ) -> Option<Element> {
-    let volume = spec.volume(&disk.name)?;
-    let (path, format) = match (&volume.host_disk, assets.seeds.get(&disk.name)) {
-        (Some(host), _) => (Path::new(&host.path), host.format()),
-        (None, Some(seed)) => (seed.as_path(), ImageFormat::Raw),
-        (None, None) => return None,
-    };
+    let file = assets.disks.get(&disk.name)?;
     let (seen, bus) = seen(disk);
     let next = letters.entry(prefix(bus)).or_default();
     let target =
         Element::new("target").with("dev", format!("{}{}", prefix(bus), letter(*next))).with("bus", bus);
     *next += 1;
-    let is_block = path.starts_with("/dev");
-    let source = Element::new("source").with(if is_block { "dev" } else { "file" }, path.display());
-    let read_only = disk.is_read_only() || volume.host_disk.is_none() || seen == Seen::Cdrom;
+    let read_only = file.read_only || seen == Seen::Cdrom;
     let serial = disk.serial.as_ref().map(|serial| Element::text("serial", serial));
     let boot = disk.boot_order.or_else(|| is_first(spec, disk).then_some(1));
     let boot = boot.map(|order| Element::new("boot").with("order", order));
     Some(
         Element::new("disk")
-            .with("type", if is_block { "block" } else { "file" })
+            .with("type", kind(&file.path))
             .with("device", device(seen))
-            .and(driver(placement, disk, format, bus))
-            .and(source)
+            .and(driver(placement, disk, file.format, bus))
+            .and(source(&file.path))
+            .and_all(file.base.as_ref().map(|(path, format)| below(path, *format)))
             .and(target)
             .and_all(read_only.then(|| Element::new("readonly")))
             .and_all(serial)
             .and_all(boot.filter(|_| assets.kernel.is_none()))
             .and(alias(&disk.name)),
     )
+}
+
+/// Whether QEMU has it as a block device or as a file.
+fn kind(path: &Path) -> &'static str {
+    if path.starts_with("/dev") { "block" } else { "file" }
+}
+
+fn source(path: &Path) -> Element {
+    let attribute = if kind(path) == "block" { "dev" } else { "file" };
+    Element::new("source").with(attribute, path.display())
+}
+
+/// An image that stays as it is, with nothing below it.
+fn below(path: &Path, format: ImageFormat) -> Element {
+    Element::new("backingStore")
+        .with("type", kind(path))
+        .and(Element::new("format").with("type", word(format)))
+        .and(source(path))
+        .and(Element::new("backingStore"))
 }
 
 /// Whether it is what boots where no disk has a number.
@@ -83,7 +97,7 @@ fn driver(placement: &Placement, disk: &Disk, format: ImageFormat, bus: &str) ->
     };
     Element::new("driver")
         .with("name", "qemu")
-        .with("type", if format == ImageFormat::Qcow2 { "qcow2" } else { "raw" })
+        .with("type", word(format))
         .with("cache", cache)
         .with("error_policy", policy)
         .with_some("io", disk.io.as_ref())

@@ -12,8 +12,9 @@ pub(super) fn interfaces(instance: &VirtualMachineInstance, assets: &Assets) -> 
 }
 
 fn element(instance: &VirtualMachineInstance, interface: &Interface, assets: &Assets) -> Option<Element> {
-    let network = instance.spec.host_network(&interface.name)?;
-    let on_bridge = assets.bridges.iter().any(|bridge| bridge == network);
+    let tap = assets.taps.get(&interface.name).map(String::as_str);
+    let network = tap.or_else(|| instance.spec.host_network(&interface.name))?;
+    let on_bridge = tap.is_none() && assets.bridges.iter().any(|bridge| bridge == network);
     let given = interface.mac_address.as_deref().and_then(|text| text.parse::<MacAddress>().ok());
     let mac = given.unwrap_or_else(|| MacAddress::for_interface(&instance.full_name(), &interface.name));
     let element = if on_bridge {
@@ -27,6 +28,8 @@ fn element(instance: &VirtualMachineInstance, interface: &Interface, assets: &As
         element
             .and(Element::new("mac").with("address", mac))
             .and(Element::new("model").with("type", model(interface.model)))
+            // Who has made the tap has planned for no threads of the kernel's.
+            .and_all(tap.map(|_| Element::new("driver").with("name", "qemu")))
             .and(Element::new("link").with("state", link))
             .and_all(interface.boot_order.map(|order| Element::new("boot").with("order", order)))
             .and(alias(&interface.name)),
