@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use pinion_machine::CpuSet;
 
 use super::asker::PodPlace;
-use crate::partition::{PartitionError, group, threads, write};
+use crate::partition::{PartitionError, group, threads as threads_of, write};
 
 /// What the names of our groups begin with.
 const PREFIX: &str = "pinion.cpus-";
@@ -77,10 +77,17 @@ impl Containers {
     ///
     /// 1. CPUs that no thread is pinned to end it here: the threads were moved, and must be pinned again first.
     /// 2. The groups are made, threaded; only then may the container's pass CPUs on to them, since it has processes.
-    /// 3. Each thread goes to its group.
+    /// 3. Each thread goes to its group: those of the process, and of others in the container, such as QEMU.
+    /// 4. A CPU of the guest's own is one thread's. What that has started since, as QEMU does, was born beside it, and goes to
+    ///    the housekeeping CPUs.
     pub(crate) fn divide(&self, pid: i32, place: &PodPlace, own: &CpuSet) -> Result<(), PartitionError> {
         let folder = self.cgroups.join(&place.group);
-        let threads = threads(&self.proc, pid);
+        let mut threads: BTreeMap<CpuSet, Vec<i32>> = BTreeMap::new();
+        for process in self.processes(&folder, pid) {
+            for (cpus, mut tids) in threads_of(&self.proc, process) {
+                threads.entry(cpus).or_default().append(&mut tids);
+            }
+        }
         let pinned = threads.keys().filter(|allowed| allowed.is_subset(own));
         let bare = pinned.fold(own.clone(), |bare, allowed| bare.difference(allowed));
         if !bare.is_empty() {
@@ -96,11 +103,39 @@ impl Containers {
             let child = child(&folder, cpus);
             write(&child.join("cpuset.cpus"), &cpus.to_string())?;
             for tid in tids {
-                match write(&child.join("cgroup.threads"), &tid.to_string()) {
-                    // It ended meanwhile.
-                    Err(_) if !self.proc.join(format!("{pid}/task/{tid}")).exists() => {}
-                    done => done?,
-                }
+                self.bring(*tid, &child)?;
+            }
+        }
+        self.bring_strays_home(place, own)
+    }
+
+    /// Brings a thread to a group; one that has ended meanwhile needs none.
+    fn bring(&self, tid: i32, to: &Path) -> Result<(), PartitionError> {
+        match write(&to.join("cgroup.threads"), &tid.to_string()) {
+            // The kernel shows each thread so, though it lists processes alone.
+            Err(_) if !self.proc.join(tid.to_string()).exists() => Ok(()),
+            done => done,
+        }
+    }
+
+    /// The processes of a container: a guest on QEMU has two.
+    fn processes(&self, folder: &Path, pid: i32) -> BTreeSet<i32> {
+        let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        // Zero is a process that this one does not see.
+        listed.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).chain([pid]).collect()
+    }
+
+    fn bring_strays_home(&self, place: &PodPlace, own: &CpuSet) -> Result<(), PartitionError> {
+        let home = child(&self.cgroups.join(&place.group), &place.housekeeping);
+        for (folder, cpus) in self.children(place) {
+            if cpus.len() != 1 || !cpus.is_subset(own) {
+                continue;
+            }
+            let listed = fs::read_to_string(folder.join("cgroup.threads")).unwrap_or_default();
+            let mut tids: Vec<i32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+            tids.sort_by_key(|tid| (started(&self.proc, *tid), *tid));
+            for tid in tids.into_iter().skip(1) {
+                self.bring(tid, &home)?;
             }
         }
         Ok(())
@@ -182,6 +217,13 @@ fn child(folder: &Path, cpus: &CpuSet) -> PathBuf {
 /// The container's group, and those above it up to the pod's.
 fn levels(place: &PodPlace) -> impl Iterator<Item = &Path> {
     place.group.ancestors().filter(|group| group.starts_with(&place.pod_group))
+}
+
+/// When a thread was started, in ticks since the host was. Source: proc(5), `starttime`; a name may have anything in it.
+fn started(proc: &Path, tid: i32) -> u64 {
+    let stat = fs::read_to_string(proc.join(tid.to_string()).join("stat")).unwrap_or_default();
+    let after = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();
+    after.split_whitespace().nth(19).and_then(|ticks| ticks.parse().ok()).unwrap_or(u64::MAX)
 }
 
 fn cpus(file: &Path) -> Option<CpuSet> {
@@ -286,6 +328,40 @@ mod tests {
         fs::write(containers.cgroups.join(format!("{GROUP}/{PREFIX}2/cpuset.cpus")), "0-7\n").unwrap();
         assert!(containers.restore(&place()).unwrap());
         assert!(text(&containers, &format!("{GROUP}/{PREFIX}2/cpuset.cpus")).starts_with('2'));
+    }
+
+    /// QEMU is a process beside the launcher, and a thread of it starts others on its own CPU.
+    #[test]
+    fn threads_of_all_processes_are_divided_and_what_a_vcpus_thread_has_started_goes_home() {
+        let (_root, containers) = host();
+        make_children(&containers);
+        let group = |file: &str| containers.cgroups.join(GROUP).join(file);
+        fs::write(group("cgroup.procs"), "1\n7\n20\n0\n").unwrap();
+        for (pid, tid, allowed, started) in
+            [("20", "21", "2", 50), ("20", "30", "0-1", 51), ("20", "22", "2", 70)]
+        {
+            let task = containers.proc.join(pid).join("task").join(tid);
+            fs::create_dir_all(&task).unwrap();
+            fs::write(task.join("status"), format!("Cpus_allowed_list:\t{allowed}\n")).unwrap();
+            let own = containers.proc.join(tid);
+            fs::create_dir_all(&own).unwrap();
+            // A name may have anything in it.
+            let fields = vec!["0"; 18].join(" ");
+            fs::write(own.join("stat"), format!("{tid} (CPU) 0/KVM) S {fields} {started} 0")).unwrap();
+        }
+        fs::remove_dir_all(containers.proc.join("7/task/8")).unwrap();
+        // What a real kernel shows: the thread of the vCPU, and a younger one with a smaller number.
+        let children = containers.children(&place());
+        assert_eq!(children.len(), 3);
+        containers.divide(7, &place(), &"2-3".parse().unwrap()).unwrap();
+        assert_eq!(text(&containers, &format!("{GROUP}/{PREFIX}3/cgroup.threads")), "9");
+        let vcpus = group(&format!("{PREFIX}2/cgroup.threads"));
+        fs::write(&vcpus, "22\n21\n").unwrap();
+        fs::write(group(&format!("{PREFIX}0-1/cgroup.threads")), "").unwrap();
+        containers.bring_strays_home(&place(), &"2-3".parse().unwrap()).unwrap();
+        assert_eq!(text(&containers, &format!("{GROUP}/{PREFIX}0-1/cgroup.threads")), "22");
+        assert_eq!(started(&containers.proc, 21), 50);
+        assert_eq!(started(&containers.proc, 4242), u64::MAX, "one that has ended is the youngest");
     }
 
     #[test]

@@ -14,8 +14,8 @@ use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, openat, openat2, stat,
 };
 
-/// `/dev/kvm`, and the folder of VFIO's nodes.
-const KVM: &str = "dev/kvm";
+/// `/dev/kvm`, `/dev/net/tun`, by which QEMU opens taps that are there, and the folder of VFIO's nodes.
+const SINGLE: [&str; 2] = ["dev/kvm", "dev/net/tun"];
 const VFIO: &str = "dev/vfio";
 
 /// Gives a process's user the nodes that its guest is run by.
@@ -27,7 +27,9 @@ pub(crate) fn give(pid: i32) -> io::Result<()> {
     }
     let root = format!("/proc/{pid}/root");
     let root = openat(CWD, root.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    give_one(&root, Path::new(KVM), (status.euid, status.egid))?;
+    for path in SINGLE {
+        give_one(&root, Path::new(path), (status.euid, status.egid))?;
+    }
     let Some(folder) = inside(&root, Path::new(VFIO), OFlags::RDONLY | OFlags::DIRECTORY)? else {
         return Ok(());
     };
@@ -73,7 +75,7 @@ mod tests {
         let pid = i32::try_from(std::process::id()).unwrap();
         // This process sees the host's own nodes.
         let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        give_one(&root, Path::new(KVM), (4242, 4242)).unwrap();
+        give_one(&root, Path::new(SINGLE[0]), (4242, 4242)).unwrap();
         give_one(&root, Path::new("dev/null"), (4242, 4242)).unwrap();
         give_one(&root, Path::new("etc/passwd"), (4242, 4242)).unwrap();
         assert_eq!(stat("/dev/kvm").map(|kvm| (kvm.st_uid, kvm.st_gid)), before);
