@@ -87,7 +87,9 @@ impl Controller {
         let log = File::create(folder.join("controller.log"))?;
         let child = Command::new(program)
             .env("KUBECONFIG", folder.join("cluster/kubeconfig"))
-            .args(["--launcher-image", "pinion.dev/launcher:bench", "--listen", &pages.to_string()])
+            .args(["--launcher-image", "pinion.dev/launcher:bench"])
+            .args(["--libvirt-launcher-image", "pinion.dev/launcher-libvirt:bench"])
+            .args(["--listen", &pages.to_string()])
             .args(["--webhook", &webhook.to_string(), "--webhook-url", &format!("https://{webhook}")])
             .stdout(Stdio::null())
             .stderr(log)

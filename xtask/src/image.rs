@@ -16,14 +16,33 @@ struct Recipe {
     name: &'static str,
     package: &'static str,
     programs: &'static [&'static str],
+    /// Whether QEMU is in it.
+    qemu: bool,
 }
 
-const IMAGES: [Recipe; 3] = [
+const IMAGES: [Recipe; 4] = [
     // The agent and the device plugin.
-    Recipe { name: "pinion", package: "pinion-cli", programs: &["pinion"] },
+    Recipe { name: "pinion", package: "pinion-cli", programs: &["pinion"], qemu: false },
     // What runs in the pod of each guest.
-    Recipe { name: "launcher", package: "pinion-launcher", programs: &["pinion-launcher", "pinion-image"] },
-    Recipe { name: "controller", package: "pinion-controller", programs: &["pinion-controller"] },
+    Recipe {
+        name: "launcher",
+        package: "pinion-launcher",
+        programs: &["pinion-launcher", "pinion-image"],
+        qemu: false,
+    },
+    // The same for guests on QEMU.
+    Recipe {
+        name: "launcher-libvirt",
+        package: "pinion-libvirt",
+        programs: &["pinion-launcher-libvirt"],
+        qemu: true,
+    },
+    Recipe {
+        name: "controller",
+        package: "pinion-controller",
+        programs: &["pinion-controller"],
+        qemu: false,
+    },
 ];
 
 #[derive(Debug, Args)]
@@ -53,6 +72,9 @@ pub(crate) fn image(arguments: &Arguments) -> anyhow::Result<()> {
         let mut image = Image::of_program(&name, &format!("/usr/bin/{first}"), &built.join(first))?;
         for program in programs {
             image = image.with_file(format!("/usr/bin/{program}"), built.join(program));
+        }
+        if recipe.qemu {
+            image = image.with_qemu()?;
         }
         let to = folder.join(format!("{}.tar", recipe.name));
         image.write(&to)?;

@@ -12,7 +12,7 @@ use pinion_lab::{Cache, DebianDisk, Emulator, Kernel, LibvirtRoot};
 use crate::workspace::show;
 
 /// A Debian package, and the file that shows that it is there.
-const PACKAGES: [(&str, &str); 19] = [
+const PACKAGES: [(&str, &str); 22] = [
     ("gcc", "/usr/bin/cc"),
     ("g++", "/usr/bin/c++"),
     ("libc6-dev", "/usr/include/stdlib.h"),
@@ -30,6 +30,13 @@ const PACKAGES: [(&str, &str); 19] = [
     ("libxml2-utils", "/usr/bin/xmllint"),
     ("mmdebstrap", "/usr/bin/mmdebstrap"),
     ("qemu-utils", "/usr/bin/qemu-img"),
+    // What the image of QEMU's launcher is made of, besides.
+    (
+        "libvirt-daemon-driver-qemu",
+        "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so",
+    ),
+    ("ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd"),
+    ("ipxe-qemu", "/usr/lib/ipxe/qemu/efi-virtio.rom"),
     ("util-linux", "/usr/bin/setpriv"),
     ("git", "/usr/bin/git"),
     ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use pinion_api::{Quantity, VirtualMachineInstance};
 use pinion_nodes::NowhereToRun;
 use pinion_reconcile::instance::{self, Instance, Phase, Seen, Step};
-use pinion_reconcile::pod::{Launcher, PodView, launcher_pod};
+use pinion_reconcile::pod::{Launcher, LauncherImages, PodView, launcher_pod};
 use pinion_reconcile::{Event, Meta, machine, replica_set, status_patch};
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ pub(crate) struct Desk {
     /// What is counted.
     pub(crate) metrics: Metrics,
     /// Image of the launcher, and when it is pulled.
-    pub(crate) launcher: (String, String),
+    pub(crate) launcher: (LauncherImages, String),
 }
 
 impl Desk {
@@ -164,7 +164,7 @@ impl Desk {
             report: report.as_ref(),
             held: held.as_ref(),
             node_trouble: trouble.as_deref(),
-            image: &self.launcher.0,
+            image: instance.spec.as_ref().map_or("", |guest| self.launcher.0.of(guest)),
         };
         instance::next(seen, now())
     }
@@ -233,7 +233,7 @@ impl Desk {
             return Ok(None);
         };
         let launcher = Launcher {
-            image: &self.launcher.0,
+            images: &self.launcher.0,
             pull_policy: &self.launcher.1,
             node: &node,
             threads_per_core: self.clerk.threads_per_core(&node),

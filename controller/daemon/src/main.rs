@@ -9,13 +9,18 @@ use clap::Parser;
 use kube::Client;
 use pinion_controller::{Options, Way, run};
 use pinion_endpoint::chain;
+use pinion_reconcile::pod::LauncherImages;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serves VirtualMachine, VirtualMachineInstance and VirtualMachineInstanceReplicaSet of kubevirt.io/v1.
 ///
 /// Inside a cluster it finds the API server by its service account; elsewhere by KUBECONFIG or ~/.kube/config.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example:\n  pinion-controller --launcher-image pinion.dev/launcher:0.1.0")]
+#[command(
+    version,
+    after_help = "Example:\n  pinion-controller --launcher-image pinion.dev/launcher:0.1.0 \\\n    \
+        --libvirt-launcher-image pinion.dev/launcher-libvirt:0.1.0"
+)]
 struct Arguments {
     /// Namespace that it runs in: its Lease and its Secret are there
     #[arg(long, env = "POD_NAMESPACE", default_value = "pinion-system")]
@@ -23,9 +28,12 @@ struct Arguments {
     /// What tells this replica from others
     #[arg(long, env = "POD_NAME", default_value_t = default_replica())]
     replica: String,
-    /// Image of the launcher
+    /// Image of the launcher of our own virtual machine monitor
     #[arg(long, env = "LAUNCHER_IMAGE", value_name = "IMAGE")]
     launcher_image: String,
+    /// Image of the launcher of QEMU, through libvirt
+    #[arg(long, env = "LIBVIRT_LAUNCHER_IMAGE", value_name = "IMAGE")]
+    libvirt_launcher_image: String,
     /// When nodes pull it: Always, IfNotPresent or Never
     #[arg(long, env = "LAUNCHER_PULL_POLICY", value_name = "POLICY", default_value = "")]
     launcher_pull_policy: String,
@@ -59,7 +67,7 @@ impl Arguments {
         Options {
             namespace: self.namespace,
             replica: self.replica,
-            launcher_image: self.launcher_image,
+            launchers: LauncherImages { native: self.launcher_image, libvirt: self.libvirt_launcher_image },
             pull_policy: self.launcher_pull_policy,
             pages: Some(self.listen),
             webhook: (!self.no_webhook).then_some((self.webhook, way)),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kube::Client;
 use pinion_endpoint::{Endpoint, EndpointError, Page};
+use pinion_reconcile::pod::LauncherImages;
 use pinion_webhook::{Hook, Limits, Lives, Wish, WishError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -43,8 +44,8 @@ pub struct Options {
     pub namespace: String,
     /// What tells this replica from others.
     pub replica: String,
-    /// Image of the launcher.
-    pub launcher_image: String,
+    /// Images of the launchers.
+    pub launchers: LauncherImages,
     /// When it is pulled; the kubelet's own rule where empty.
     pub pull_policy: String,
     /// Where its pages are served.
@@ -120,7 +121,7 @@ pub async fn run(client: Client, options: Options, stop: impl Future<Output = ()
         queue: sink.queue,
         api: api.clone(),
         metrics: metrics.clone(),
-        launcher: (options.launcher_image.clone(), options.pull_policy.clone()),
+        launcher: (options.launchers.clone(), options.pull_policy.clone()),
     };
     for _ in 0..options.workers.max(1) {
         let _ = tasks.spawn(work(desk.clone(), lead.clone(), all_seen.clone()));

@@ -107,8 +107,9 @@ impl Cache {
         found.into_iter().rev().map(|(_, path)| path).collect()
     }
 
-    /// The folder itself, for locks.
-    pub(crate) fn root(&self) -> &Path {
+    /// The folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
         &self.root
     }
 

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+mod qemu;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -21,10 +23,15 @@ use pinion_lab::{LabError, libraries};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
+pub use qemu::QEMU_PACKAGES;
+
 /// By which a container runtime finds the name of an image in an archive.
 const NAME: &str = "io.containerd.image.name";
 /// By which other tools do: the tag alone.
 const TAG: &str = "org.opencontainers.image.ref.name";
+
+/// Where programs are looked for.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Why an image could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +45,14 @@ pub enum OciError {
         path: PathBuf,
         /// From the operating system.
         source: io::Error,
+    },
+    /// What an image cannot be without.
+    #[error("{path:?} is not there: apt-get install {packages}")]
+    Missing {
+        /// The file or folder.
+        path: PathBuf,
+        /// Packages that have it.
+        packages: String,
     },
     /// Libraries of a program.
     #[error(transparent)]
@@ -58,11 +73,13 @@ pub struct Image {
     name: String,
     entries: BTreeMap<PathBuf, Entry>,
     entrypoint: Vec<String>,
+    variables: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
 enum Entry {
     File(PathBuf),
+    Text(&'static str),
     Link(PathBuf),
     Folder,
 }
@@ -90,6 +107,20 @@ impl Image {
     #[must_use]
     pub fn with_file(mut self, place: impl AsRef<Path>, file: impl Into<PathBuf>) -> Self {
         self.entries.insert(inside(place.as_ref()), Entry::File(file.into()));
+        self
+    }
+
+    /// Adds a file with that content.
+    #[must_use]
+    pub fn with_text(mut self, place: impl AsRef<Path>, content: &'static str) -> Self {
+        self.entries.insert(inside(place.as_ref()), Entry::Text(content));
+        self
+    }
+
+    /// Adds a variable of the environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push(format!("{name}={value}"));
         self
     }
 
@@ -124,7 +155,7 @@ impl Image {
         let sum = digest(&layer);
         let rootfs = RootFsBuilder::default().typ("layers").diff_ids([format!("sha256:{sum}")]).build();
         let config = ConfigBuilder::default()
-            .env(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()])
+            .env([PATH.to_owned()].into_iter().chain(self.variables.clone()).collect::<Vec<_>>())
             .entrypoint(self.entrypoint.clone())
             .build()
             .map_err(failed)?;
@@ -188,6 +219,7 @@ impl Image {
             let written = match entry {
                 Entry::Folder if !folders.insert(place) => Ok(()),
                 Entry::Folder => special(&mut layer, place, EntryType::Directory, None),
+                Entry::Text(content) => add(&mut layer, place, content.as_bytes(), 0o644),
                 Entry::Link(target) => special(&mut layer, place, EntryType::Symlink, Some(target)),
                 Entry::File(from) => {
                     let (bytes, mode) = read(from)?;

@@ -27,6 +27,7 @@ use pinion_lab::Cache;
 use pinion_lab_cluster::{Cluster, ClusterPrograms, Options as ClusterOptions};
 use pinion_machine::CpuSet;
 use pinion_nodes::LedgerSpec;
+use pinion_reconcile::pod::LauncherImages;
 use played::Script;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
@@ -96,7 +97,10 @@ impl Stage {
         let options = Options {
             namespace: namespace.to_owned(),
             replica: format!("replica-{port}"),
-            launcher_image: "pinion.dev/launcher:test".to_owned(),
+            launchers: LauncherImages {
+                native: "pinion.dev/launcher:test".to_owned(),
+                libvirt: "pinion.dev/launcher-libvirt:test".to_owned(),
+            },
             pull_policy: "Never".to_owned(),
             pages: None,
             webhook: with_webhook.then(webhook),

@@ -44,6 +44,35 @@ spec:
   ports: [{port: 80}]
 ";
 
+/// The same in ordinary pages, and with a disk on a bus that only QEMU has.
+pub(crate) fn on_qemu() -> String {
+    let disk = "        devices:\n          disks: [{name: scratch, disk: {bus: sata}}]\n";
+    OWN.replace("name: own", "name: on-qemu")
+        .replace("app: own", "app: on-qemu")
+        .replace(", hugepages: {pageSize: 2Mi}", "")
+        .replace("        devices:\n", disk)
+        .replace(
+            "      networks:",
+            "      volumes: [{name: scratch, emptyDisk: {capacity: 1Mi}}]\n      networks:",
+        )
+}
+
+/// How a backend's guest is seen from outside: its process, what its vCPUs' names begin with, and what the kernel says of its
+/// memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Backend {
+    process: &'static str,
+    vcpu: &'static str,
+    memory: &'static str,
+    pages: u64,
+}
+
+/// Our own virtual machine monitor, in 2 MiB pages.
+const NATIVE: Backend = Backend { process: "pinion-launcher", vcpu: "vcpu", memory: "huge", pages: 64 };
+/// QEMU, in ordinary ones.
+const QEMU: Backend =
+    Backend { process: "qemu-system-x86", vcpu: "CPU ", memory: "memory-backend-memfd", pages: 32_768 };
+
 /// A guest that runs.
 pub(crate) struct Guest {
     pub(crate) name: &'static str,
@@ -105,9 +134,10 @@ impl Guest {
         let cpus = placement["cpus"].as_str().unwrap();
         let own: Vec<u32> = cpus.split(['-', ',']).map(|cpu| cpu.parse().unwrap()).collect();
         assert_eq!(own.len(), 2, "{placement}");
+        let backend = if self.name == "on-qemu" { QEMU } else { NATIVE };
         let launcher = format!(
-            "p=$(for p in $(pgrep -x pinion-launcher); do grep -q {} /proc/$p/cgroup && echo $p; done)",
-            self.pod.1
+            "p=$(for p in $(pgrep -x {}); do grep -q {} /proc/$p/cgroup && echo $p; done)",
+            backend.process, self.pod.1
         );
         let threads = stage.sh(&format!(
             "{launcher}; for s in /proc/$p/task/*/status; do \
@@ -116,7 +146,7 @@ impl Guest {
         for line in threads.lines() {
             let (name, list) = line.split_once('=').unwrap();
             let on_own = list.parse::<u32>().is_ok_and(|cpu| own.contains(&cpu));
-            assert_eq!(on_own, name.starts_with("vcpu"), "{line}: {threads}");
+            assert_eq!(on_own, name.starts_with(backend.vcpu), "{line}: {threads}");
         }
         let (memory, device) = (&placement["memory"][0], placement["devices"][0].as_str().unwrap());
         let node = stage.sh(&format!("cat /sys/bus/pci/devices/{device}/numa_node"));
@@ -124,9 +154,13 @@ impl Guest {
             (node.trim(), &memory["bytes"]),
             (memory["node"].to_string().as_str(), &Value::from(128 << 20))
         );
-        let pages =
-            stage.sh(&format!("{launcher}; grep -o \"huge.* N{}=[0-9]*\" /proc/$p/numa_maps", node.trim()));
-        assert!(pages.lines().any(|line| line.ends_with(&format!("N{}=64", node.trim()))), "{pages}");
+        let pages = stage.sh(&format!(
+            "{launcher}; grep -o \"{}.* N{}=[0-9]*\" /proc/$p/numa_maps",
+            backend.memory,
+            node.trim()
+        ));
+        let all = format!("N{}={}", node.trim(), backend.pages);
+        assert!(pages.lines().any(|line| line.ends_with(&all)), "{pages}");
         let open = stage.sh(&format!(
             "{launcher}; ls -l /proc/$p/fd; readlink /sys/bus/pci/devices/{device}/iommu_group"
         ));

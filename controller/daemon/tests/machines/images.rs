@@ -10,6 +10,9 @@ use pinion_oci::Image;
 /// What the manifests name, and what comes after it: the same with another tag.
 pub(crate) const VERSIONS: [&str; 2] = [env!("CARGO_PKG_VERSION"), "next"];
 
+/// Where the node has the image of QEMU's launcher, to be imported later.
+pub(crate) const LATER: &str = "/var/lib/pinion/later.tar";
+
 /// Gets its address, and serves a page that is written anew each second, until the power button.
 const SERVES: &str = r#"
 cat > /tmp/bound <<'END'
@@ -35,7 +38,7 @@ modprobe -a button evdev 2> /dev/null
 /// Says what it has.
 const OWN: &str = r#"
 has="cpus=$(grep -c ^processor /proc/cpuinfo) core=$(cat /sys/devices/system/cpu/cpu0/topology/thread_siblings_list) \
-functions=$(cat /sys/bus/pci/devices/*/device | grep -c 0x11e8)"
+functions=$(cat /sys/bus/pci/devices/*/device | grep -c 0x11e8) sata=$(cat /sys/bus/pci/devices/*/class | grep -c 0x010601)"
 page "$has"
 httpd -p 80 -h /www
 echo SERVING
@@ -74,22 +77,37 @@ pub(crate) fn images(folder: &Path) -> Vec<(PathBuf, PathBuf)> {
         ),
         ("disk".to_owned(), Image::new("pinion.dev/lab/disk:1").with_file("/disk/disk.img", disk)),
     ];
-    for (image, program) in
-        [("pinion", "pinion"), ("controller", "pinion-controller"), ("launcher", "pinion-launcher")]
-    {
+    for (image, program) in [
+        ("pinion", "pinion"),
+        ("controller", "pinion-controller"),
+        ("launcher", "pinion-launcher"),
+        ("launcher-libvirt", "pinion-launcher-libvirt"),
+    ] {
         let (name, place) = (format!("pinion.dev/{image}:{}", VERSIONS[0]), format!("/usr/bin/{program}"));
         let mut made = Image::of_program(&name, &place, &programs.path(program)).unwrap();
         if image == "launcher" {
             made = made.with_file("/usr/bin/pinion-image", programs.path("pinion-image"));
         }
+        if image == "launcher-libvirt" {
+            made = made.with_qemu().unwrap();
+        }
         images.push((image.to_owned(), made));
     }
-    let place = |(name, image): (String, Image)| {
+    // A large one is imported while the others are used already.
+    let place = |name: &str| {
+        let place = if name == "launcher-libvirt" {
+            LATER.to_owned()
+        } else {
+            format!("/var/lib/pinion/images/{name}.tar")
+        };
+        PathBuf::from(place)
+    };
+    let write = |(name, image): (String, Image)| {
         let archive = folder.join(format!("{name}.tar"));
         image.write(&archive).unwrap();
-        (PathBuf::from(format!("/var/lib/pinion/images/{name}.tar")), archive)
+        (place(&name), archive)
     };
-    images.into_iter().map(place).collect()
+    images.into_iter().map(write).collect()
 }
 
 /// A disk that boots as `CirrOS`' does, from a boot loader's file, and is as small.

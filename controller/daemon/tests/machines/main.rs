@@ -10,7 +10,7 @@ mod stage;
 use std::thread;
 use std::time::Duration;
 
-use guests::{Guest, OWN, SEED};
+use guests::{Guest, OWN, SEED, on_qemu};
 use images::VERSIONS;
 use pinion_lab::Cache;
 use pinion_lab_cluster::ClusterPrograms;
@@ -37,12 +37,18 @@ fn machines_run_on_a_real_kubelet_and_answer_whatever_is_killed() {
     let own = Guest::running(&stage, "own");
     let seeded = Guest::running(&stage, "testvm");
     let page = own.page(&stage);
-    assert!(page.contains(" cpus=2 core=0-1 functions=1"), "{page}");
+    assert!(page.contains(" cpus=2 core=0-1 functions=1 sata=0"), "{page}");
     own.is_where_its_status_says(&stage);
     let page = seeded.page(&stage);
     assert!(page.contains("disk=own seed=Hi."), "{page}");
-    counted(&stage, [&own, &seeded]);
-    let all = [own, seeded];
+    stage.imported(&format!("pinion.dev/launcher-libvirt:{}", VERSIONS[0]));
+    stage.apply(&on_qemu());
+    let other = Guest::running(&stage, "on-qemu");
+    let page = other.page(&stage);
+    assert!(page.contains(" cpus=2 core=0-1 functions=1 sata=1"), "{page}");
+    other.is_where_its_status_says(&stage);
+    counted(&stage, [&own, &seeded, &other]);
+    let all = [own, seeded, other];
 
     killed_while_they_run(&mut stage, &all);
     upgraded(&stage, &all);
@@ -64,7 +70,7 @@ fn offered(stage: &Stage) {
 }
 
 /// The agent's page has every guest's metrics, with what a dashboard joins them by.
-fn counted(stage: &Stage, guests: [&Guest; 2]) {
+fn counted(stage: &Stage, guests: [&Guest; 3]) {
     let agent = stage.field(
         &["pods", "-n", "pinion-system", "-l", "app.kubernetes.io/name=pinion-agent"],
         "{.items[0].status.podIP}",
@@ -97,7 +103,9 @@ fn killed_while_they_run(stage: &mut Stage, guests: &[Guest]) {
         stage.kill(victim);
         guests.iter().for_each(|guest| guest.goes_on(stage));
     }
-    guests[0].is_where_its_status_says(stage);
+    for dedicated in guests.iter().filter(|guest| guest.name != "testvm") {
+        dedicated.is_where_its_status_says(stage);
+    }
 }
 
 /// Everything of Pinion is replaced but the launchers, which are what their guests run in.
@@ -168,6 +176,6 @@ fn nothing_is_left(stage: &Stage) {
     });
     let ledger = ["get", "nodeledger", "node-1", "-o", "jsonpath={.spec.bookings}{.status.guests[*].phase}"];
     stage.until(&ledger, |said| matches!(said, "" | "[]"));
-    let left = "pgrep -x pinion-launcher; find /sys/fs/cgroup -name 'pinion.*'; ls /run/pinion/guests 2> /dev/null; true";
+    let left = "pgrep -x pinion-launcher; pgrep -x qemu-system-x86; find /sys/fs/cgroup -name 'pinion.*'; ls /run/pinion/guests 2> /dev/null; true";
     stage.until_said(left, "");
 }

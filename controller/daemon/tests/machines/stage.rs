@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pinion_lab::Lab;
 use pinion_lab_cluster::{Cluster, Options};
 
-use crate::images::{VERSIONS, images};
+use crate::images::{LATER, VERSIONS, images};
 
 /// Long enough for a guest in a pod of an emulated node of a busy machine.
 const LONG: Duration = Duration::from_secs(300);
@@ -36,7 +36,9 @@ patches:
           spec:
             containers:
               - name: controller
-                env: [{name: LAUNCHER_IMAGE, value: 'pinion.dev/launcher:VERSION'}]
+                env:
+                  - {name: LAUNCHER_IMAGE, value: 'pinion.dev/launcher:VERSION'}
+                  - {name: LIBVIRT_LAUNCHER_IMAGE, value: 'pinion.dev/launcher-libvirt:VERSION'}
 ";
 
 /// What can be killed.
@@ -76,7 +78,20 @@ impl Stage {
             let [now, next] = VERSIONS.map(|version| format!("pinion.dev/{image}:{version}"));
             stage.sh(&format!("ctr -n k8s.io images tag {now} {next}"));
         }
+        stage.sh(&format!(
+            "setsid ctr -n k8s.io images import --platform linux/amd64 {LATER} > /dev/null 2>&1 < /dev/null &"
+        ));
         stage
+    }
+
+    /// Waits for the image that is imported meanwhile.
+    pub(crate) fn imported(&self, image: &str) {
+        let began = Instant::now();
+        while self.sh(&format!("ctr -n k8s.io images list -q name=={image}")).trim() != image {
+            assert!(began.elapsed() < LONG, "{image} is not imported");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        println!("machines: {image} imported after {:.1} s", began.elapsed().as_secs_f32());
     }
 
     /// The manifests of a version, on top of those of a commit or of this tree.

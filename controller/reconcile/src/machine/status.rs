@@ -17,7 +17,7 @@ pub(super) fn status(plan: &Plan<'_>, name_is_taken: bool, memory: &Memory) -> V
         printable_status: Some(printable(plan, memory).to_owned()),
         ready: Some(is_ready),
         created: Some(plan.own.is_some()),
-        conditions: conditions(plan, name_is_taken),
+        conditions: conditions(plan, name_is_taken, memory),
         desired_generation: Some(machine.meta.generation),
         observed_generation: Some(machine.meta.generation),
         ..MachineStatus::default()
@@ -89,8 +89,29 @@ fn condition<'a>(instance: &'a Instance, kind: &str) -> Option<&'a Value> {
     list.iter().find(|condition| text(condition, "type") == kind)
 }
 
+/// Why its last instance failed to start: while that is there it says so itself, and afterwards this is all that is left.
+fn last_failure(plan: &Plan<'_>, memory: &Memory) -> Option<(String, String)> {
+    if memory.failures == 0 {
+        return None;
+    }
+    let of = |reason: &str, message: &str| (reason.to_owned(), message.to_owned());
+    let failed = plan
+        .own
+        .filter(|instance| instance.phase() == Phase::Failed && instance.meta.uid == memory.last_failed);
+    let said = failed.and_then(|instance| {
+        let reason = text(instance.status.as_ref()?, "reason");
+        let ready = condition(instance, "Ready").filter(|ready| text(ready, "reason") == reason)?;
+        Some(of(reason, text(ready, "message")))
+    });
+    said.or_else(|| {
+        let list = plan.machine.status.as_ref()?.get("conditions")?.as_array()?;
+        let before = list.iter().find(|condition| text(condition, "type") == "Failure")?;
+        Some(of(text(before, "reason"), text(before, "message")))
+    })
+}
+
 /// Those of its instance, and its own.
-fn conditions(plan: &Plan<'_>, name_is_taken: bool) -> Vec<pinion_api::Condition> {
+fn conditions(plan: &Plan<'_>, name_is_taken: bool, memory: &Memory) -> Vec<pinion_api::Condition> {
     let machine = plan.machine;
     let mut conditions = Conditions::over(machine.status.as_ref(), plan.now);
     let of = |c: &Value| match text(c, "status") {
@@ -111,6 +132,8 @@ fn conditions(plan: &Plan<'_>, name_is_taken: bool) -> Vec<pinion_api::Condition
         conditions.set("Failure", Some(true), "InvalidSpec", &format!("it cannot be acted on: {problems}"));
     } else if name_is_taken {
         conditions.set("Failure", Some(true), "FailedCreate", "an instance of its name is somebody else's");
+    } else if let Some((reason, message)) = last_failure(plan, memory) {
+        conditions.set("Failure", Some(true), &reason, &message);
     }
     let other = plan.own.filter(|instance| {
         let made_of = instance.meta.annotations.get(TEMPLATE_ANNOTATION);

@@ -6,6 +6,6 @@ mod view;
 mod volumes;
 
 pub(crate) use render::USER;
-pub use render::{CONTAINER, Launcher, SPEC_ANNOTATION, launcher_pod, pod_name};
+pub use render::{CONTAINER, Launcher, LauncherImages, SPEC_ANNOTATION, launcher_pod, pod_name};
 pub use resources::overhead_bytes;
 pub use view::{PodPhase, PodTrouble, PodView};

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pinion_api::VirtualMachineInstance;
+use pinion_api::{BackendKind, VirtualMachineInstance};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -32,11 +32,31 @@ const NOT_PASSED_ON: [&str; 3] = [
     "kubevirt.io/storage-observed-api-version",
 ];
 
+/// Images of the launchers: each backend has its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LauncherImages {
+    /// Of our own virtual machine monitor.
+    pub native: String,
+    /// Of QEMU, through libvirt.
+    pub libvirt: String,
+}
+
+impl LauncherImages {
+    /// That of what runs a guest.
+    #[must_use]
+    pub fn of(&self, instance: &VirtualMachineInstance) -> &str {
+        match instance.backend() {
+            BackendKind::Native => &self.native,
+            BackendKind::Libvirt => &self.libvirt,
+        }
+    }
+}
+
 /// What a pod needs to know beside its instance.
 #[derive(Clone, Debug)]
 pub struct Launcher<'a> {
-    /// Image of the launcher.
-    pub image: &'a str,
+    /// Images of the launchers.
+    pub images: &'a LauncherImages,
     /// When it is pulled; the kubelet's own rule where empty.
     pub pull_policy: &'a str,
     /// The node that it is bound to.
@@ -205,7 +225,7 @@ fn container(
     mounts.push(json!({"name": "run", "mountPath": "/run/pinion/guest"}));
     let mut container = json!({
         "name": CONTAINER,
-        "image": launcher.image,
+        "image": launcher.images.of(instance),
         "args": arguments(instance, launcher),
         "env": [
             {"name": "POD_NAMESPACE", "value": meta.namespace},

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use pinion_api::{
-    InstanceSpec, IoThread, IoThreadCpu, ORDINARY_PAGE, Quantity, Resources, VirtualMachineInstance,
+    BackendKind, InstanceSpec, IoThread, IoThreadCpu, ORDINARY_PAGE, Quantity, Resources,
+    VirtualMachineInstance,
 };
 use serde_json::{Map, Value, json};
 
 /// Device nodes of the host that every guest needs.
 pub(crate) const KVM: &str = "devices.kubevirt.io/kvm";
+/// By which QEMU opens a tap that is there.
+pub(crate) const TUN: &str = "devices.kubevirt.io/tun";
 /// The way to the node's agent, which the device plugin gives.
 pub(crate) const AGENT: &str = "pinion.dev/agent";
 
@@ -16,6 +19,12 @@ const MIB: u64 = 1 << 20;
 /// The launcher itself: 14 MiB were measured (`cargo xtask bench backends`), with its image in the page cache; the rest is
 /// the process that reads boot files, and room.
 const LAUNCHER: u64 = 40 * MIB;
+/// QEMU, libvirt's driver and the launcher: 51 MiB were measured at most, with the image in the page cache.
+const QEMU_LAUNCHER: u64 = 96 * MIB;
+/// QEMU's screen, and what it keeps of it for a viewer.
+const SCREEN: u64 = 32 * MIB;
+/// What QEMU keeps at most of a qcow2 image's tables, with the queue's buffers.
+const EACH_QEMU_DISK: u64 = 34 * MIB;
 /// Stack, KVM's state and what is traced of each vCPU.
 const EACH_VCPU: u64 = MIB;
 /// Buffers of each disk's and interface's queue.
@@ -28,13 +37,18 @@ const MAPPED_BY_BYTE: u64 = 256;
 #[must_use]
 pub fn overhead_bytes(instance: &VirtualMachineInstance) -> u64 {
     let spec = &instance.spec;
+    let own = &spec.domain.devices;
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    let devices =
-        count(spec.domain.devices.disks.len()).saturating_add(count(spec.domain.devices.interfaces.len()));
+    let has_screen = own.autoattach_graphics_device == Some(true) || own.video.is_some();
+    let (launcher, each_disk) = match instance.backend() {
+        BackendKind::Native => (LAUNCHER, EACH_DEVICE),
+        BackendKind::Libvirt => (QEMU_LAUNCHER + if has_screen { SCREEN } else { 0 }, EACH_QEMU_DISK),
+    };
     let tables = if in_huge_pages(spec) { 0 } else { spec.guest_memory().unwrap_or(0) / MAPPED_BY_BYTE };
-    LAUNCHER
+    launcher
         .saturating_add(EACH_VCPU.saturating_mul(u64::from(spec.topology().vcpus())))
-        .saturating_add(EACH_DEVICE.saturating_mul(devices))
+        .saturating_add(each_disk.saturating_mul(count(own.disks.len())))
+        .saturating_add(EACH_DEVICE.saturating_mul(count(own.interfaces.len())))
         .saturating_add(tables)
 }
 
@@ -71,6 +85,9 @@ pub(crate) fn resources(instance: &VirtualMachineInstance, threads_per_core: u64
     both.insert("memory".to_owned(), ordinary.to_string());
     both.insert(KVM.to_owned(), "1".to_owned());
     both.insert(AGENT.to_owned(), "1".to_owned());
+    if instance.backend() == BackendKind::Libvirt && !spec.domain.devices.interfaces.is_empty() {
+        both.insert(TUN.to_owned(), "1".to_owned());
+    }
     let mut devices: BTreeMap<&str, u64> = BTreeMap::new();
     for device in spec.passed_through() {
         if let Some(name) = device.device_name {

@@ -81,6 +81,12 @@ impl World {
         let status = json!({"phase": phase, "phaseTransitionTimestamps": transitions, "conditions": []});
         self.instance.as_mut().unwrap()["status"] = status;
     }
+
+    /// A condition of the machine.
+    fn condition(&self, kind: &str) -> Value {
+        let list = self.machine["status"]["conditions"].as_array().unwrap();
+        list.iter().find(|condition| condition["type"] == kind).cloned().unwrap_or_default()
+    }
 }
 
 #[test]
@@ -183,6 +189,10 @@ fn who_fails_to_start_waits_longer_each_time_until_he_runs() {
     for failures in 1..=7 {
         world.act();
         world.comes_to("Failed", 0);
+        let instance = world.instance.as_mut().unwrap();
+        instance["status"]["reason"] = "NotArmed".into();
+        instance["status"]["conditions"] =
+            json!([{"type": "Ready", "status": "False", "reason": "NotArmed", "message": "no such image"}]);
         assert_eq!(world.act(), "CrashLoopBackOff");
         let failure = &world.machine["status"]["startFailure"];
         assert_eq!(failure["consecutiveFailCount"], failures);
@@ -191,6 +201,9 @@ fn who_fails_to_start_waits_longer_each_time_until_he_runs() {
         pauses.push(pause);
         assert_eq!(world.act(), "CrashLoopBackOff");
         assert!(world.instance.is_none());
+        // Whoever asks afterwards learns why.
+        let said = world.condition("Failure");
+        assert_eq!((&said["reason"], &said["message"]), (&"NotArmed".into(), &"no such image".into()));
         world.clock += pause;
     }
     assert_eq!(pauses, [10, 40, 90, 160, 250, 300, 300]);
@@ -201,6 +214,7 @@ fn who_fails_to_start_waits_longer_each_time_until_he_runs() {
     world.clock += 20;
     world.act();
     assert_eq!(world.machine["status"]["startFailure"], Value::Null);
+    assert_eq!(world.condition("Failure"), Value::Null);
 }
 
 #[test]

@@ -7,13 +7,18 @@ use serde_json::{Value, json};
 use super::instance_object;
 use crate::Meta;
 use crate::instance::Instance;
-use crate::pod::{Launcher, PodPhase, PodTrouble, PodView, launcher_pod, overhead_bytes, pod_name};
+use crate::pod::{
+    Launcher, LauncherImages, PodPhase, PodTrouble, PodView, launcher_pod, overhead_bytes, pod_name,
+};
 
 fn pod_of(object: &Value, threads_per_core: u64, block: &[&str]) -> Value {
     let instance = Instance::of(object);
     let block_claims: BTreeSet<String> = block.iter().map(|name| (*name).to_owned()).collect();
     let launcher = Launcher {
-        image: "pinion.dev/launcher:0.1.0",
+        images: &LauncherImages {
+            native: "pinion.dev/launcher:0.1.0".to_owned(),
+            libvirt: "pinion.dev/launcher-libvirt:0.1.0".to_owned(),
+        },
         pull_policy: "IfNotPresent",
         node: "node-a",
         threads_per_core,
@@ -42,6 +47,35 @@ fn a_pod_of_dedicated_cpus_is_guaranteed_and_takes_whole_cores() {
     odd["spec"]["domain"]["ioThreadsPolicy"] = "supplementalPool".into();
     odd["spec"]["domain"]["ioThreads"] = json!({"supplementalPoolThreadCount": 1});
     assert_eq!(pod_of(&odd, 1, &[])["spec"]["containers"][0]["resources"]["limits"]["cpu"], "4");
+}
+
+#[test]
+fn a_guest_on_qemu_has_its_own_image_and_what_qemu_needs() {
+    let mut guest = instance_object("web");
+    guest["spec"]["domain"]["devices"]["disks"] = json!([{"name": "root", "disk": {"bus": "sata"}}]);
+    guest["spec"]["volumes"] = json!([{"name": "root", "containerDisk": {"image": "a"}}]);
+    let native = |guest: &Value| {
+        let mut guest = guest.clone();
+        guest["spec"]["domain"]["devices"]["disks"][0]["disk"]["bus"] = "virtio".into();
+        guest
+    };
+    let container = |guest: &Value| pod_of(guest, 2, &[])["spec"]["containers"][0].clone();
+    let (qemu, own) = (container(&guest), container(&native(&guest)));
+    assert_eq!(qemu["image"], "pinion.dev/launcher-libvirt:0.1.0");
+    assert_eq!(own["image"], "pinion.dev/launcher:0.1.0");
+    assert_eq!(qemu["args"], own["args"]);
+    let tun = |container: &Value| container["resources"]["limits"]["devices.kubevirt.io/tun"].clone();
+    assert_eq!((tun(&qemu), tun(&own)), (json!("1"), Value::Null));
+    let overhead = |guest: &Value| overhead_bytes(&Instance::of(guest).spec.unwrap());
+    let more = overhead(&guest) - overhead(&native(&guest));
+    assert_eq!(more, (96 - 40 + 34 - 2) << 20);
+    let mut seen = guest.clone();
+    seen["spec"]["domain"]["devices"]["autoattachGraphicsDevice"] = true.into();
+    assert_eq!(overhead(&seen) - overhead(&guest), 32 << 20);
+    // Whoever asks for it gets it.
+    let mut asked = native(&guest);
+    asked["metadata"]["annotations"] = json!({"pinion.dev/backend": "libvirt"});
+    assert_eq!(container(&asked)["image"], "pinion.dev/launcher-libvirt:0.1.0");
 }
 
 #[test]
