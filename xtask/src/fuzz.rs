@@ -110,6 +110,14 @@ fn build(only: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Throws away what the tree's own packages left in the build folder of fuzz targets.
+pub(crate) fn clean() -> anyhow::Result<()> {
+    let own = metadata()?.packages.into_iter().filter(|package| package.source.is_none());
+    let mut command = cargo(&["clean", "--quiet", "--release", "--target", TRIPLE, "--manifest-path"]);
+    command.arg(manifest()).args(own.flat_map(|package| ["-p".to_owned(), package.name]));
+    command.env("CARGO_TARGET_DIR", target().join("fuzz")).status().context("cannot run cargo").map(drop)
+}
+
 /// Runs a target; its last line of statistics, or what it found.
 fn run(of: &Target, seconds: u32) -> anyhow::Result<String> {
     let name = of.name.as_str();

@@ -8,6 +8,7 @@ mod demo;
 mod docs;
 mod fuzz;
 mod image;
+mod kept;
 mod lab;
 mod lint;
 mod setup;

@@ -12,7 +12,7 @@ use pinion_lab::Programs;
 
 use crate::step::{Steps, Tally};
 use crate::workspace::{Metadata, Package, cargo, root, show};
-use crate::{fuzz, lint, setup};
+use crate::{fuzz, kept, lint, setup};
 
 /// Seconds for each fuzz target within the suite.
 const FUZZ_SECONDS: u32 = 10;
@@ -27,6 +27,13 @@ const TEST: [&str; 4] = ["test", "--workspace", "--locked", "--no-fail-fast"];
 
 /// Carries out everything. Whatever does not hang on what failed still runs.
 pub(crate) fn suite() -> ExitCode {
+    kept::begin();
+    let code = all_steps();
+    kept::end();
+    code
+}
+
+fn all_steps() -> ExitCode {
     let mut steps = Steps::new();
     let ready = steps.step("setup", "cargo xtask setup", || setup::setup().map(|()| Tally::default()));
     if !ready {
