@@ -314,6 +314,32 @@ fn a_guest_needs_a_kernel_of_this_host() {
 }
 
 #[test]
+fn a_backend_that_is_asked_for_is_one_and_can_run_the_guest() {
+    let asked = |word: &str, more: &str| {
+        let text = format!(
+            "apiVersion: kubevirt.io/v1\nkind: VirtualMachineInstance\n\
+             metadata: {{name: a, annotations: {{pinion.dev/backend: {word}}}}}\nspec:\n  domain:\n    \
+             memory: {{guest: 1Gi}}\n    devices: {{}}\n    \
+             firmware: {{{more}kernelBoot: {{container: {{image: 'file:/b', kernelPath: k}}}}}}\n"
+        );
+        pinion_api::parse(text).map_or_else(|problems| problems.to_string(), |_| String::new())
+    };
+    for word in ["auto", "libvirt"] {
+        assert_eq!(asked(word, "serial: '7', "), "");
+    }
+    assert_eq!(asked("native", ""), "");
+    assert_eq!(
+        asked("native", "serial: '7', "),
+        "spec.domain.firmware.serial: only libvirt has it (natively, the guest has no SMBIOS tables), and \
+         pinion.dev/backend asks for native (line 8, column 16)"
+    );
+    assert_eq!(
+        asked("qemu", ""),
+        "metadata.annotations[\"pinion.dev/backend\"]: \"qemu\" is no backend: auto, native or libvirt (line 3, column 35)"
+    );
+}
+
+#[test]
 fn what_is_inside_a_missing_object_is_not_missed_too() {
     assert_eq!(
         problems("apiVersion: kubevirt.io/v1\nkind: VirtualMachine\n"),

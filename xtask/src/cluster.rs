@@ -16,8 +16,10 @@ use clap::{Args, Subcommand};
 use pinion_lab::Cache;
 use pinion_lab_cluster::{Cluster, ClusterPrograms, NodeImage, Options};
 
-use crate::setup;
+use crate::{image, setup};
 
+/// Where nodes import archives from.
+const IMPORTED: &str = "/var/lib/pinion/images";
 const LOOK: Duration = Duration::from_millis(200);
 const DOWN_WITHIN: Duration = Duration::from_secs(20);
 
@@ -34,6 +36,9 @@ enum Task {
         /// Nodes, each a virtual host with 8 CPUs and 4 GiB
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
         nodes: u8,
+        /// Folder of OCI archives (*.tar) that every node imports [default: what `cargo xtask image` has made]
+        #[arg(long, value_name = "FOLDER")]
+        images: Option<PathBuf>,
     },
     /// Takes it down again
     Down,
@@ -48,6 +53,8 @@ enum Task {
     Keep {
         #[arg(long)]
         nodes: u8,
+        #[arg(long)]
+        images: PathBuf,
     },
 }
 
@@ -55,10 +62,10 @@ enum Task {
 pub(crate) fn cluster(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let folder = crate::workspace::target().join("cluster");
     match &arguments.command {
-        Task::Up { nodes } => up(&folder, *nodes).map(|()| ExitCode::SUCCESS),
+        Task::Up { nodes, images } => up(&folder, *nodes, images.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Down => down(&folder).map(|()| ExitCode::SUCCESS),
         Task::Kubectl { words } => kubectl(&folder, words),
-        Task::Keep { nodes } => keep(&folder, *nodes).map(|()| ExitCode::SUCCESS),
+        Task::Keep { nodes, images } => keep(&folder, *nodes, images).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -73,8 +80,10 @@ fn keeper(folder: &Path) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-fn up(folder: &Path, nodes: u8) -> anyhow::Result<()> {
+fn up(folder: &Path, nodes: u8, images: Option<&Path>) -> anyhow::Result<()> {
     let mut child = None;
+    let made_here = image::folder();
+    let images = images.unwrap_or(&made_here);
     if keeper(folder).is_none() {
         setup::setup()?;
         made()?;
@@ -85,6 +94,7 @@ fn up(folder: &Path, nodes: u8) -> anyhow::Result<()> {
         let log = File::create(folder.join("log")).context("cannot create the cluster's log")?;
         let mut keep = Command::new("setsid");
         keep.arg(std::env::current_exe()?).args(["cluster", "keep", "--nodes", &nodes.to_string()]);
+        keep.arg("--images").arg(images);
         keep.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         child = Some(keep.spawn().context("cannot start the process that keeps the cluster")?);
     } else if folder.join("ready").exists() {
@@ -142,15 +152,35 @@ fn follow(folder: &Path, mut child: Option<Child>) -> anyhow::Result<()> {
     }
 }
 
-fn keep(folder: &Path, nodes: u8) -> anyhow::Result<()> {
+fn keep(folder: &Path, nodes: u8, images: &Path) -> anyhow::Result<()> {
     let _lock = note(folder)?;
-    let options = Options::of_nodes(usize::from(nodes), folder);
+    let files = archives(images)?;
+    for (place, _) in &files {
+        println!("         image {}", place.display());
+    }
+    let options = Options { files, ..Options::of_nodes(usize::from(nodes), folder) };
     let mut told = |what: &str, after: Duration| println!("{:>6.1} s  {what}", after.as_secs_f32());
     let _cluster = Cluster::up(&options, &mut told)?;
     fs::write(folder.join("ready"), "")?;
     loop {
         thread::park();
     }
+}
+
+/// Archives of a folder, if there is one, by where nodes import them from.
+fn archives(folder: &Path) -> anyhow::Result<Vec<(PathBuf, PathBuf)>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut archives = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if let (Some(name), Some("tar")) = (path.file_name(), path.extension().and_then(|e| e.to_str())) {
+            archives.push((Path::new(IMPORTED).join(name), path));
+        }
+    }
+    archives.sort();
+    Ok(archives)
 }
 
 /// Notes this process as the keeper, for as long as the file is held.
@@ -191,6 +221,20 @@ fn kubectl(folder: &Path, words: &[String]) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn archives_of_a_folder_are_imported_and_nothing_else_of_it() {
+        let folder = std::env::temp_dir().join(format!("pinion-archives-{}", std::process::id()));
+        assert!(archives(&folder).unwrap().is_empty());
+        fs::create_dir_all(&folder).unwrap();
+        for name in ["b.tar", "a.tar", "notes"] {
+            fs::write(folder.join(name), "").unwrap();
+        }
+        let found = archives(&folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        let of = |name: &str| (Path::new(IMPORTED).join(name), folder.join(name));
+        assert_eq!(found, [of("a.tar"), of("b.tar")]);
+    }
 
     #[test]
     fn a_keeper_is_known_for_as_long_as_it_holds_its_file() {

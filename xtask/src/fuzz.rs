@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread;
@@ -95,16 +95,50 @@ fn targets() -> anyhow::Result<Vec<Target>> {
     Ok(metadata.members().flat_map(of).collect())
 }
 
-/// Builds all targets, or the one named.
-fn build(only: Option<&str>) -> anyhow::Result<()> {
+/// What builds all targets, or the one named.
+fn building(only: Option<&str>) -> Command {
     let words = ["build", "--workspace", "--release", "--locked", "--target", TRIPLE, "--manifest-path"];
     let mut command = cargo(&words);
+    command.arg(manifest()).args(only.map_or(vec!["--bins"], |name| vec!["--bin", name]));
+    in_own_folder(&mut command);
     command
-        .arg(manifest())
-        .args(only.map_or(vec!["--bins"], |name| vec!["--bin", name]))
+}
+
+fn in_own_folder(command: &mut Command) {
+    command
         .env("RUSTFLAGS", FLAGS)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("CARGO_TARGET_DIR", target().join("fuzz"));
+}
+
+/// A build in the background; it is waited for when this goes.
+#[derive(Debug)]
+pub(crate) struct Beside(Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.wait();
+    }
+}
+
+/// Builds all targets with what others leave of the processors. Whoever builds them afterwards waits for it, and finds what is
+/// there; where it cannot be started, they are built then.
+pub(crate) fn build_beside() -> Option<Beside> {
+    let build = building(None);
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "19"])
+        .arg(build.get_program())
+        .args(build.get_args())
+        .arg("--quiet")
+        .current_dir(root());
+    in_own_folder(&mut nice);
+    let started = nice.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    started.ok().map(Beside)
+}
+
+/// Builds all targets, or the one named.
+fn build(only: Option<&str>) -> anyhow::Result<()> {
+    let mut command = building(only);
     let status = command.status().context("cannot run cargo")?;
     ensure!(status.success(), "`{}` failed ({status})", show(&command));
     Ok(())
@@ -115,7 +149,8 @@ pub(crate) fn clean() -> anyhow::Result<()> {
     let own = metadata()?.packages.into_iter().filter(|package| package.source.is_none());
     let mut command = cargo(&["clean", "--quiet", "--release", "--target", TRIPLE, "--manifest-path"]);
     command.arg(manifest()).args(own.flat_map(|package| ["-p".to_owned(), package.name]));
-    command.env("CARGO_TARGET_DIR", target().join("fuzz")).status().context("cannot run cargo").map(drop)
+    in_own_folder(&mut command);
+    command.status().context("cannot run cargo").map(drop)
 }
 
 /// Runs a target; its last line of statistics, or what it found.

@@ -55,6 +55,11 @@ pub(crate) struct Arguments {
     output: Option<PathBuf>,
 }
 
+/// Where archives are, unless another folder is asked for.
+pub(crate) fn folder() -> PathBuf {
+    target().join("images")
+}
+
 /// Carries out `cargo xtask image`.
 pub(crate) fn image(arguments: &Arguments) -> anyhow::Result<()> {
     let mut words = vec!["build", "--locked", "--profile", &arguments.profile, "--bins"];
@@ -63,7 +68,7 @@ pub(crate) fn image(arguments: &Arguments) -> anyhow::Result<()> {
     let shown = show(&build);
     ensure!(build.status().with_context(|| format!("cannot run `{shown}`"))?.success(), "`{shown}` failed");
     let built = target().join(if arguments.profile == "dev" { "debug" } else { &arguments.profile });
-    let folder = arguments.output.clone().unwrap_or_else(|| target().join("images"));
+    let folder = arguments.output.clone().unwrap_or_else(folder);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for recipe in &IMAGES {
         let name = format!("pinion.dev/{}:{}", recipe.name, env!("CARGO_PKG_VERSION"));

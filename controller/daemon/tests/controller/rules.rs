@@ -138,6 +138,14 @@ const OF_THE_DOMAIN: &[Case] = &[
         "metadata.annotations[\"hooks.kubevirt.io/hookSidecars\"]",
         r#"{"/metadata/annotations": {"hooks.kubevirt.io/hookSidecars": "[]"}}"#,
     ),
+    (
+        "metadata.annotations[\"pinion.dev/backend\"]",
+        r#"{"/metadata/annotations": {"pinion.dev/backend": "qemu"}}"#,
+    ),
+    (
+        "spec.domain.chassis",
+        r#"{"/metadata/annotations": {"pinion.dev/backend": "native"}, "/spec/domain/chassis": {"serial": "1"}}"#,
+    ),
 ];
 
 const OF_DISKS: &[Case] = &[
@@ -338,6 +346,10 @@ const OF_MACHINES: &[Case] = &[
     (
         "spec.template.metadata.annotations[\"hooks.kubevirt.io/hookSidecars\"]",
         r#"{"/spec/template/metadata/annotations": {"hooks.kubevirt.io/hookSidecars": "[]"}}"#,
+    ),
+    (
+        "spec.template.metadata.annotations[\"pinion.dev/backend\"]",
+        r#"{"/spec/template/metadata/annotations": {"pinion.dev/backend": "qemu"}}"#,
     ),
 ];
 
