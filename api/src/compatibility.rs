@@ -45,7 +45,6 @@ fn collect(ty: &Type, prefix: &str, above: Option<Status>, rows: &mut Vec<FieldR
                         | Status::Refused(_)
                         | Status::System(_)
                         | Status::Libvirt(_)
-                        | Status::LibvirtHost(_)
                         | Status::Cluster(_)
                         | Status::Host(_)
                 );
@@ -58,7 +57,7 @@ fn collect(ty: &Type, prefix: &str, above: Option<Status>, rows: &mut Vec<FieldR
 
 /// Whether the status of an object holds for its parts only where they say nothing of themselves.
 const fn speaks_for_most(status: Status) -> bool {
-    matches!(status, Status::Libvirt(_) | Status::LibvirtHost(_) | Status::Cluster(_) | Status::Host(_))
+    matches!(status, Status::Libvirt(_) | Status::Cluster(_) | Status::Host(_))
 }
 
 /// Headings and the paths under them; a field goes to the longest that fits.
@@ -185,7 +184,7 @@ fn label_of(status: Status) -> &'static str {
         | Status::NativeOnly(..)
         | Status::ClusterBoth(..)
         | Status::Part => "works",
-        Status::Libvirt(_) | Status::LibvirtHost(_) => "libvirt",
+        Status::Libvirt(_) => "libvirt",
         Status::Cluster(_) => "cluster",
         Status::Host(_) => "one host",
         Status::Planned(_) => "planned",
@@ -220,8 +219,7 @@ fn note(row: &FieldRow) -> String {
         Status::Only(value, why) => format!("Only `{value}`: {why}."),
         Status::NativeOnly(value, why) => format!("`{}` with libvirt: natively, {why}.", !value),
         Status::Libvirt(text) if row.own => format!("Natively, {text}."),
-        Status::LibvirtHost(text) if row.own => format!("Natively, {text}; in a cluster it is refused."),
-        Status::Libvirt(_) | Status::LibvirtHost(_) => String::new(),
+        Status::Libvirt(_) => String::new(),
         Status::ClusterBoth(value, why) => format!("`{}` in a cluster only: {why}.", !value),
         Status::Planned(text) | Status::Refused(text) | Status::System(text) | Status::Host(text)
             if row.own =>

@@ -2,9 +2,7 @@
 
 use crate::disk::Disk;
 use crate::network::Interface;
-use crate::schema::Status::{
-    ClusterBoth, Libvirt, LibvirtHost, NativeOnly, Only, Part, Planned, Refused, Works,
-};
+use crate::schema::Status::{ClusterBoth, Libvirt, NativeOnly, Only, Part, Planned, Refused, Works};
 
 /// Passed-through devices.
 const CLAIMS: &str = "devices are not claimed; name one by deviceName";
@@ -36,7 +34,7 @@ object! {
         host_devices "hostDevices": Vec<HostDevice>, Works("As `gpus`."), "Other passed-through devices.";
         filesystems "filesystems": Vec<Filesystem>, Planned("directories are not shared with the guest; use a disk"), "Directories shared by virtio-fs.";
         watchdog "watchdog": Option<Watchdog>, Libvirt("there is no watchdog"), "Watchdog.";
-        tpm "tpm": Option<Tpm>, LibvirtHost("there is no TPM"), "Trusted platform module.";
+        tpm "tpm": Option<Tpm>, Libvirt("there is no TPM"), "Trusted platform module.";
         panic_devices "panicDevices": Vec<PanicDevice>, Libvirt("there is no panic device"), "Devices that report a guest's panic.";
         downward_metrics "downwardMetrics": Option<DownwardMetrics>, Planned("the host's metrics are not passed on; remove it"), "Host metrics for the guest.";
         inputs "inputs": Vec<Input>, Libvirt(INPUT), "Pointers and keyboards.";

@@ -54,10 +54,8 @@ fn walk(ty: &Type, value: &Value, path: &FieldPath, needs: &mut Vec<LibvirtNeed>
                 let Some(value) = map.get(field.name).filter(|v| asks_for_something(v)) else { continue };
                 let below = path.field(field.name);
                 match field.status {
-                    Status::Libvirt(_) | Status::LibvirtHost(_) if *value == Value::Bool(false) => {}
-                    Status::Libvirt(natively) | Status::LibvirtHost(natively) => {
-                        needs.push(LibvirtNeed { path: below, natively })
-                    }
+                    Status::Libvirt(_) if *value == Value::Bool(false) => {}
+                    Status::Libvirt(natively) => needs.push(LibvirtNeed { path: below, natively }),
                     Status::NativeOnly(own, natively) if *value == Value::Bool(!own) => {
                         needs.push(LibvirtNeed { path: below, natively });
                     }

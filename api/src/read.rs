@@ -122,7 +122,6 @@ impl Reader<'_> {
                 Status::Works(_)
                 | Status::ClusterBoth(..)
                 | Status::Libvirt(_)
-                | Status::LibvirtHost(_)
                 | Status::NativeOnly(..)
                 | Status::Part
                 | Status::System(_) => {}

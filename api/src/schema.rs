@@ -104,8 +104,6 @@ pub enum Status {
     Only(bool, &'static str),
     /// Only QEMU has it, through libvirt: what the native virtual machine monitor has instead.
     Libvirt(&'static str),
-    /// On one host only QEMU has it, through libvirt, and in a cluster nothing: what the native virtual machine monitor has.
-    LibvirtHost(&'static str),
     /// A boolean of which the native virtual machine monitor has one value, and QEMU both; why.
     NativeOnly(bool, &'static str),
     /// It does what it says in a cluster: what to do on one host.
@@ -129,10 +127,6 @@ impl Status {
     #[must_use]
     pub const fn at(self, place: Place) -> Self {
         match (self, place) {
-            (Self::LibvirtHost(natively), Place::Host) => Self::Libvirt(natively),
-            (Self::LibvirtHost(_), Place::Cluster) => {
-                Self::Planned("QEMU has it on one host, and in a pod it has none; remove it")
-            }
             (Self::ClusterBoth(value, why), Place::Host) => Self::Only(value, why),
             (Self::Cluster(_) | Self::ClusterBoth(..), Place::Cluster) | (Self::Host(_), Place::Host) => {
                 Self::Works("")

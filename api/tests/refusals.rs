@@ -164,7 +164,7 @@ fn each_field_that_only_libvirt_has_is_accepted_and_says_so() {
     let mut checked = 0;
     for row in fields(&VirtualMachineInstance::TYPE, "") {
         let value = match row.status {
-            Status::Libvirt(_) | Status::LibvirtHost(_) if row.own => some(&row.field.ty),
+            Status::Libvirt(_) if row.own => some(&row.field.ty),
             Status::NativeOnly(own, _) => json!(!own),
             _ => continue,
         };

@@ -12,7 +12,7 @@ use pinion_lab::{Cache, DebianDisk, Emulator, Kernel, LibvirtRoot};
 use crate::workspace::show;
 
 /// A Debian package, and the file that shows that it is there.
-const PACKAGES: [(&str, &str); 22] = [
+const PACKAGES: [(&str, &str); 25] = [
     ("gcc", "/usr/bin/cc"),
     ("g++", "/usr/bin/c++"),
     ("libc6-dev", "/usr/include/stdlib.h"),
@@ -37,6 +37,9 @@ const PACKAGES: [(&str, &str); 22] = [
     ),
     ("ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd"),
     ("ipxe-qemu", "/usr/lib/ipxe/qemu/efi-virtio.rom"),
+    ("swtpm", "/usr/bin/swtpm"),
+    ("swtpm-tools", "/usr/bin/swtpm_setup"),
+    ("gnutls-bin", "/usr/bin/certtool"),
     ("util-linux", "/usr/bin/setpriv"),
     ("git", "/usr/bin/git"),
     ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),

@@ -93,7 +93,6 @@ fn text(field: &Field) -> String {
         Status::Works(text) => more("", text),
         Status::Only(value, why) => more(&format!("Only {value} for now: "), why),
         Status::Libvirt(natively) => more("On QEMU only; natively, ", natively),
-        Status::LibvirtHost(natively) => more("On QEMU only, and not in a cluster; natively, ", natively),
         Status::NativeOnly(value, why) => more(&format!("Natively only {value}: "), why),
         Status::Refused(why) => more("Refused: ", why),
         Status::Planned(until) => more("Not done yet: ", until),

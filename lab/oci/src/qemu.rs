@@ -11,14 +11,29 @@ use pinion_lab::libraries;
 use crate::{Image, OciError, file_error};
 
 /// Packages of Debian that have all of it.
-pub const QEMU_PACKAGES: [&str; 5] =
-    ["libvirt-daemon-driver-qemu", "qemu-system-x86", "qemu-utils", "ovmf", "ipxe-qemu"];
+pub const QEMU_PACKAGES: [&str; 8] = [
+    "libvirt-daemon-driver-qemu",
+    "qemu-system-x86",
+    "qemu-utils",
+    "ovmf",
+    "ipxe-qemu",
+    "swtpm",
+    "swtpm-tools",
+    "gnutls-bin",
+];
 
 /// Programs, and what they load while they run.
-const LINKED: [&str; 7] = [
+const LINKED: [&str; 13] = [
     "/usr/bin/qemu-system-x86_64",
     "/usr/bin/qemu-img",
     "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so",
+    // A TPM: the emulator, and what makes one.
+    "/usr/bin/swtpm",
+    "/usr/bin/swtpm_cert",
+    "/usr/bin/swtpm_ioctl",
+    "/usr/bin/swtpm_localca",
+    "/usr/bin/swtpm_setup",
+    "/usr/bin/certtool",
     // Without it QEMU does not say what it can do.
     "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so",
     "/usr/lib/x86_64-linux-gnu/qemu/hw-display-virtio-gpu.so",
@@ -40,8 +55,8 @@ const DATA: [(&str, &[&str]); 7] = [
 /// Who the launcher is: libraries ask for the name of their user.
 const USERS: &str = "root:x:0:0::/:/\nqemu:x:107:107::/run/pinion/guest:/\n";
 const GROUPS: &str = "root:x:0:\nqemu:x:107:\n";
-/// Where libvirt has what it makes. Source: the XDG base directory specification.
-const FOLDERS: [&str; 4] = ["HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"];
+/// Where libvirt and what it starts have what they make. Source: the XDG base directory specification.
+const FOLDERS: [&str; 5] = ["HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"];
 const FOLDER: &str = "/run/pinion/guest";
 
 impl Image {

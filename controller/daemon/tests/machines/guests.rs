@@ -44,17 +44,16 @@ spec:
   ports: [{port: 80}]
 ";
 
-/// The same in ordinary pages, and with a disk on a bus that only QEMU has.
+/// The same in ordinary pages, with a TPM, a container disk that it writes to, and another disk on a bus that only QEMU has.
 pub(crate) fn on_qemu() -> String {
-    let disk = "        devices:\n          disks: [{name: scratch, disk: {bus: sata}}]\n";
+    let disks = "        devices:\n          tpm: {}\n          disks: [{name: image, disk: {bus: virtio}}, {name: scratch, disk: {bus: sata}}]\n";
+    let volumes = "      volumes: [{name: image, containerDisk: {image: pinion.dev/lab/disk:1, imagePullPolicy: Never}}, \
+        {name: scratch, emptyDisk: {capacity: 1Mi}}]\n      networks:";
     OWN.replace("name: own", "name: on-qemu")
         .replace("app: own", "app: on-qemu")
         .replace(", hugepages: {pageSize: 2Mi}", "")
-        .replace("        devices:\n", disk)
-        .replace(
-            "      networks:",
-            "      volumes: [{name: scratch, emptyDisk: {capacity: 1Mi}}]\n      networks:",
-        )
+        .replace("        devices:\n", disks)
+        .replace("      networks:", volumes)
 }
 
 /// How a backend's guest is seen from outside: its process, what its vCPUs' names begin with, and what the kernel says of its

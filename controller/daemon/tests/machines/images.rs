@@ -35,10 +35,17 @@ modprobe -a button evdev 2> /dev/null
 (head -c 1 /dev/input/event0 > /dev/null; poweroff -f) &
 "#;
 
-/// Says what it has.
+/// Says what it has; of a disk, if there is one, also whether it can be written.
 const OWN: &str = r#"
-has="cpus=$(grep -c ^processor /proc/cpuinfo) core=$(cat /sys/devices/system/cpu/cpu0/topology/thread_siblings_list) \
-functions=$(cat /sys/bus/pci/devices/*/device | grep -c 0x11e8) sata=$(cat /sys/bus/pci/devices/*/class | grep -c 0x010601)"
+modprobe -a vfat nls_cp437 nls_ascii
+mkdir /disk
+disk=none
+if mount -t vfat /dev/vda /disk 2> /dev/null; then
+    cp /disk/told /disk/again && umount /disk && mount -o ro -t vfat /dev/vda /disk
+    disk=$(cat /disk/again)
+fi
+has="disk=$disk cpus=$(grep -c ^processor /proc/cpuinfo) core=$(cat /sys/devices/system/cpu/cpu0/topology/thread_siblings_list) \
+functions=$(cat /sys/bus/pci/devices/*/device | grep -c 0x11e8) sata=$(cat /sys/bus/pci/devices/*/class | grep -c 0x010601) tpm=$(ls /sys/bus/acpi/devices | grep -c MSFT0101)"
 page "$has"
 httpd -p 80 -h /www
 echo SERVING

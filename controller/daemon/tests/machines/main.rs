@@ -37,7 +37,7 @@ fn machines_run_on_a_real_kubelet_and_answer_whatever_is_killed() {
     let own = Guest::running(&stage, "own");
     let seeded = Guest::running(&stage, "testvm");
     let page = own.page(&stage);
-    assert!(page.contains(" cpus=2 core=0-1 functions=1 sata=0"), "{page}");
+    assert!(page.contains(" disk=none cpus=2 core=0-1 functions=1 sata=0 tpm=0"), "{page}");
     own.is_where_its_status_says(&stage);
     let page = seeded.page(&stage);
     assert!(page.contains("disk=own seed=Hi."), "{page}");
@@ -45,7 +45,7 @@ fn machines_run_on_a_real_kubelet_and_answer_whatever_is_killed() {
     stage.apply(&on_qemu());
     let other = Guest::running(&stage, "on-qemu");
     let page = other.page(&stage);
-    assert!(page.contains(" cpus=2 core=0-1 functions=1 sata=1"), "{page}");
+    assert!(page.contains(" disk=own cpus=2 core=0-1 functions=1 sata=1 tpm=1"), "{page}");
     other.is_where_its_status_says(&stage);
     counted(&stage, [&own, &seeded, &other]);
     let all = [own, seeded, other];
@@ -176,6 +176,6 @@ fn nothing_is_left(stage: &Stage) {
     });
     let ledger = ["get", "nodeledger", "node-1", "-o", "jsonpath={.spec.bookings}{.status.guests[*].phase}"];
     stage.until(&ledger, |said| matches!(said, "" | "[]"));
-    let left = "pgrep -x pinion-launcher; pgrep -x qemu-system-x86; find /sys/fs/cgroup -name 'pinion.*'; ls /run/pinion/guests 2> /dev/null; true";
+    let left = "pgrep -x pinion-launcher; pgrep -x qemu-system-x86; pgrep -x swtpm; find /sys/fs/cgroup -name 'pinion.*'; ls /run/pinion/guests 2> /dev/null; true";
     stage.until_said(left, "");
 }

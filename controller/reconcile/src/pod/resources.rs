@@ -23,6 +23,8 @@ const LAUNCHER: u64 = 40 * MIB;
 const QEMU_LAUNCHER: u64 = 96 * MIB;
 /// QEMU's screen, and what it keeps of it for a viewer.
 const SCREEN: u64 = 32 * MIB;
+/// The emulator of a TPM, and what makes one.
+const TPM: u64 = 16 * MIB;
 /// What QEMU keeps at most of a qcow2 image's tables, with the queue's buffers.
 const EACH_QEMU_DISK: u64 = 34 * MIB;
 /// Stack, KVM's state and what is traced of each vCPU.
@@ -39,10 +41,11 @@ pub fn overhead_bytes(instance: &VirtualMachineInstance) -> u64 {
     let spec = &instance.spec;
     let own = &spec.domain.devices;
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    let has_screen = own.autoattach_graphics_device == Some(true) || own.video.is_some();
+    let screen = if own.autoattach_graphics_device == Some(true) || own.video.is_some() { SCREEN } else { 0 };
+    let tpm = if own.tpm.as_ref().is_some_and(|tpm| tpm.enabled != Some(false)) { TPM } else { 0 };
     let (launcher, each_disk) = match instance.backend() {
         BackendKind::Native => (LAUNCHER, EACH_DEVICE),
-        BackendKind::Libvirt => (QEMU_LAUNCHER + if has_screen { SCREEN } else { 0 }, EACH_QEMU_DISK),
+        BackendKind::Libvirt => (QEMU_LAUNCHER + screen + tpm, EACH_QEMU_DISK),
     };
     let tables = if in_huge_pages(spec) { 0 } else { spec.guest_memory().unwrap_or(0) / MAPPED_BY_BYTE };
     launcher
