@@ -56,7 +56,7 @@ const DATA: [(&str, &[&str]); 7] = [
 const USERS: &str = "root:x:0:0::/:/\nqemu:x:107:107::/run/pinion/guest:/\n";
 const GROUPS: &str = "root:x:0:\nqemu:x:107:\n";
 /// Where libvirt and what it starts have what they make. Source: the XDG base directory specification.
-const FOLDERS: [&str; 5] = ["HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"];
+const FOLDERS: [&str; 4] = ["HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"];
 const FOLDER: &str = "/run/pinion/guest";
 
 impl Image {
@@ -84,6 +84,8 @@ impl Image {
             }
         }
         self = self.with_text("/etc/passwd", USERS).with_text("/etc/group", GROUPS);
+        // What makes a TPM writes there whatever the environment says.
+        self = self.with_link("/tmp", FOLDER);
         Ok(FOLDERS.into_iter().fold(self, |image, name| image.with_variable(name, FOLDER)))
     }
 }
