@@ -169,6 +169,9 @@ async fn make(client: &Client, name: &str, status: &LedgerStatus) -> Result<(), 
             "lastHeartbeatTime": "2026-11-22T00:00:00Z", "lastTransitionTime": "2026-11-22T00:00:00Z"}],
     }});
     nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(ready)).await?;
+    // Each new node gets the taint of one that is not ready, and nobody is there who takes it away.
+    let untainted = Patch::Merge(json!({"spec": {"taints": null}}));
+    nodes.patch(name, &PatchParams::default(), &untainted).await?;
     let ledgers = objects(client, "pinion.dev", "v1alpha1", "NodeLedger", "");
     create(
         ledgers.clone(),
