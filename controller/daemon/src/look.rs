@@ -108,7 +108,7 @@ impl Desk {
     /// What was made is in the world at once: the next look must not make another.
     async fn make_instance(&self, object: &Value) -> Result<(), RequestError> {
         if let Created::Made(made) = self.api.create(Kind::Instance, object).await? {
-            let concerned = self.world.apply(Kind::Instance, &made);
+            let concerned = self.world.made(Kind::Instance, &made);
             concerned.into_iter().for_each(|key| self.queue.add(key, Duration::ZERO));
         }
         Ok(())
@@ -244,7 +244,7 @@ impl Desk {
         let object = launcher_pod(&instance.meta, guest, &launcher);
         match self.api.create(Kind::Pod, &object).await? {
             Created::Made(made) => {
-                let _ = self.world.apply(Kind::Pod, &made);
+                let _ = self.world.made(Kind::Pod, &made);
                 Ok(Some(PodView::of(&made)))
             }
             // The watch tells of it.

@@ -45,6 +45,16 @@ fn key(kind: Kind, (namespace, name): &Name) -> Key {
 impl World {
     /// An object is as it says; whom that concerns.
     pub(crate) fn apply(&self, kind: Kind, object: &Value) -> Vec<Key> {
+        self.put(kind, object, Said::ByTheWatch)
+    }
+
+    /// An object was made, and this was the answer; whom that concerns. What a watch has said of it meanwhile is newer, and is
+    /// not said again.
+    pub(crate) fn made(&self, kind: Kind, object: &Value) -> Vec<Key> {
+        self.put(kind, object, Said::ByTheAnswer)
+    }
+
+    fn put(&self, kind: Kind, object: &Value, said: Said) -> Vec<Key> {
         // Read before the lock is taken: that is most of the work.
         let mut state;
         match kind {
@@ -66,16 +76,22 @@ impl World {
                 let instance = Arc::new(Instance::of(object));
                 state = self.write();
                 let concerned = state.concerned_by_instance(&instance.meta);
-                state.own(&instance.meta);
-                state.instances.insert(name_of(&instance.meta), instance);
+                let known = state.instances.get(&name_of(&instance.meta)).map(|known| &known.meta);
+                if !said.is_older(&instance.meta, known) {
+                    state.own(&instance.meta);
+                    state.instances.insert(name_of(&instance.meta), instance);
+                }
                 concerned
             }
             Kind::Pod => {
                 let pod = Arc::new(PodView::of(object));
                 state = self.write();
                 let concerned = concerned_by_pod(&pod.meta);
-                state.own(&pod.meta);
-                state.pods.insert(name_of(&pod.meta), pod);
+                let known = state.pods.get(&name_of(&pod.meta)).map(|known| &known.meta);
+                if !said.is_older(&pod.meta, known) {
+                    state.own(&pod.meta);
+                    state.pods.insert(name_of(&pod.meta), pod);
+                }
                 concerned
             }
             _ => Vec::new(),
@@ -177,6 +193,20 @@ impl World {
     }
 }
 
+/// Who says how an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    ByTheWatch,
+    ByTheAnswer,
+}
+
+impl Said {
+    /// Whether it is older than what is known of the same object: an answer is how the object was when it was made.
+    fn is_older(self, meta: &Meta, known: Option<&Meta>) -> bool {
+        self == Self::ByTheAnswer && known.is_some_and(|known| known.uid == meta.uid)
+    }
+}
+
 fn concerned_by_pod(meta: &Meta) -> Vec<Key> {
     let owner = meta.owner.iter().filter(|owner| owner.kind == pinion_reconcile::instance::KIND);
     owner.map(|owner| key(Kind::Instance, &(meta.namespace.clone(), owner.name.clone()))).collect()
@@ -262,6 +292,27 @@ mod tests {
         );
         assert_eq!(world.remove(Kind::Instance, &name), []);
         assert!(world.machine(&name).unwrap().1.is_none());
+    }
+
+    /// Under load, a pod can be bound and run before whoever made it has the answer.
+    #[test]
+    fn an_answer_does_not_take_back_what_the_watch_has_said_since() {
+        let world = World::default();
+        let name: Name = ("default".into(), "a".into());
+        let owned = object("VirtualMachineInstance", "a", None);
+        world.made(Kind::Instance, &owned);
+        let made = object("Pod", "virt-launcher-a", Some(("VirtualMachineInstance", "a")));
+        let mut bound = made.clone();
+        bound["spec"]["nodeName"] = "node-a".into();
+        let node = || world.instance(&name).unwrap().1.unwrap().node.clone();
+        world.apply(Kind::Pod, &bound);
+        assert_eq!(named(&world.made(Kind::Pod, &made)), ["virtualmachineinstances/a"]);
+        assert_eq!(node().as_deref(), Some("node-a"));
+        // One of the same name that came after it is another.
+        let mut next = made;
+        next["metadata"]["uid"] = "another".into();
+        world.made(Kind::Pod, &next);
+        assert_eq!(node(), None);
     }
 
     #[test]
